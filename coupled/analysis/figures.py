@@ -2,9 +2,9 @@
 
 The program writes every figure whose tables exist to analysis/figures of the run. Runs that differ only in their seeds
 are drawn as one: mean and one standard deviation over seeds. Other runs are drawn side by side, with the labels
-run:arm; their figures need --output. The folder of a sweep stands for all its runs.
- For a missing table it names the
-command that writes it. A metric that was not computed has no panel; the program then names the command that adds it.
+run:arm; their figures need --output. The folder of a sweep stands for all its runs. For a missing table the program
+names the command that writes it. A metric that was not computed has no panel; the program then names the command that
+adds it.
 Figures:
 * drift: weight gap, CKA and RSA of h on test, over epochs. If the run has twins of the reference (arms with the same
   objective, options and random draws), a grey band shows how much twins differ: the noise floor. Its height is above 0

@@ -129,9 +129,9 @@ def sentences(values: pd.DataFrame) -> list[str]:
         arm = end(every).mean().idxmin()
         margin = paired(list(end(every)[arm]))
         words.append(
-            f"{score}: nscl is nearest to cl in {int(first.sum())} of {len(first)} epochs x seeds, and in"
-            f" {int(end(first).sum())} of {len(end(first))} seeds after the last epoch; its margin to the next arm,"
-            f" {arm}, is then {margin.text()}"
+            f"{score}: of nscl, scl and ce, nscl is nearest to cl in {int(first.sum())} of {len(first)} epochs x seeds,"
+            f" and in {int(end(first).sum())} of {len(end(first))} seeds after the last epoch; its margin to the next"
+            f" arm, {arm}, is then {margin.text()}"
         )
         arms = end(table(values, score))
         if {FLOOR, CEILING} <= {*arms}:
@@ -148,7 +148,7 @@ def sentences(values: pd.DataFrame) -> list[str]:
 
 
 def summary(values: pd.DataFrame) -> str:
-    """The sentence of the summary: the scores in which `nscl` is nearest after the last epoch, and over all epochs."""
+    """The sentence of the summary: the scores in which `nscl` ends nearest of three arms, and how often it is so."""
     beyond, counts = [], []
     for score in measured(values):
         every = nearer(values, score)
@@ -156,8 +156,8 @@ def summary(values: pd.DataFrame) -> str:
             beyond.append(score)
         first = (every > 0).all(axis=1)
         counts.append(f"{score} {int(first.sum())} of {len(first)}")
-    last_epoch = f"NSCL ends nearest to CL beyond the interval in {joined(beyond)}"
-    return f"{last_epoch}; it is nearest in, of all measured epochs and seeds: {', '.join(counts)}"
+    last_epoch = f"Of NSCL, SCL and CE, NSCL ends nearest to CL beyond the interval in {joined(beyond)}"
+    return f"{last_epoch}; it is the nearest of the three in, of all measured epochs and seeds: {', '.join(counts)}"
 
 
 def joined(names: Sequence[str]) -> str:

@@ -142,6 +142,7 @@ def classifiers(values: pd.DataFrame) -> Answer:
             rows.append({"score": name, "arm": arm, **difference_row(more)})
             if paired(list(more)).direction():
                 beyond[arm].append(name)
+    beyond = {arm: [name.replace(", ", " with ") for name in names] for arm, names in beyond.items()}
     told = "; ".join(f"{arm}: {', '.join(names) or 'none'}" for arm, names in beyond.items())
     tables = {
         "": wide(over_seeds(chosen, ["arm"])),

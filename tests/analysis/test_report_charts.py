@@ -122,8 +122,20 @@ def test_errors_and_bounds_are_sorted_by_number_of_shots(measured_run: Path) -> 
         one = table[table["shots"] == 1]
         more = one.assign(shots=5)
         tables[name] = pd.concat([one.query("epoch == 3").assign(epoch=0), more, one])
-    found = few_shot([replace(run, tables=tables)], Looks([run])).variants["nccc, all classes, h"]["data"]
+    drawn = few_shot([replace(run, tables=tables)], Looks([run]))
+    found = drawn.variants["nccc, all classes, h"]["data"]
     assert [line["x"] for line in found] == [[1, 5]] * 12  # an error and two bounds of each arm
+    assert "standard deviation over ten draws of the labelled images." in drawn.caption
+
+
+def test_bands_of_few_shot_errors_are_those_of_the_seeds(measured_run: Path) -> None:
+    """The caption would name another spread than the one that is drawn."""
+    (run,) = report_runs(measured_run)
+    quality = run.table("quality.csv").assign(value_sd=0.1)
+    drawn = few_shot([replace(run, seeds=3, tables={"quality.csv": quality})], Looks([run]))
+    line = next(each for each in drawn.variants["nccc, all classes, h"]["data"] if each.get("name"))
+    assert "n = 3" in line["name"]
+    assert "standard deviation over seeds." in drawn.caption
 
 
 def test_each_pair_of_arms_has_its_line_and_row(measured_run: Path, tmp_path: Path) -> None:

@@ -90,6 +90,8 @@ def test_seeds_of_one_experiment_have_one_sentence_with_their_spread(measured: R
         f"After 2 epochs, nscl is nearest to cl: CKA of h on test images 0.85 ± {spread:.2f}; ce 0.80 ± 0.00."
         " Mean ± standard deviation over 3 seeds; nscl is nearest in 2 of them."
     ]
+    (near,) = headline([scored(measured, f"s{k}", k, nscl=0.9960 + k / 1000, ce=0.8) for k in range(3)]).sentences
+    assert "images 0.9970 ± 0.0010; ce 0.80 ± 0.00." in near  # as many decimals for the spread as for the mean
     other = scored(measured, "other", 0, {**ARMS, "ce": {"objective": "supcon"}}, nscl=0.5, ce=0.6)
     assert [text[:40] for text in headline([runs[0], other]).sentences] == [
         "s0: After 2 epochs, nscl is nearest to c",

@@ -38,13 +38,13 @@ def test_epochs_in_which_nscl_is_not_nearest_are_counted_and_named() -> None:
 def test_sentences_state_the_whole_of_training_and_its_end() -> None:
     cka, end, *_ = distances.sentences(told(scl=0.85))
     assert cka.startswith(
-        "CKA: nscl is nearest to cl in 3 of 4 epochs x seeds, and in 1 of 2 seeds after the last epoch"
+        "CKA: of nscl, scl and ce, nscl is nearest to cl in 3 of 4 epochs x seeds, and in 1 of 2 seeds after the last"
     )
     assert "margin to the next arm, scl, is then +0.025 (" in cka
     assert end.startswith("CKA at the end: floor 0.900, nscl 0.800, ceiling 0.400; nscl minus floor -0.100")
     assert distances.summary(told(scl=0.85)).startswith(
-        "NSCL ends nearest to CL beyond the interval in RSA, weight gap and global weight gap; it is nearest in, of all"
-        " measured epochs and seeds: CKA 3 of 4"
+        "Of NSCL, SCL and CE, NSCL ends nearest to CL beyond the interval in RSA, weight gap and global weight gap; it"
+        " is the nearest of the three in, of all measured epochs and seeds: CKA 3 of 4"
     )
 
 
@@ -109,7 +109,7 @@ def test_a_block_without_values_says_that_it_was_not_measured(tmp_path: Path) ->
     told().to_csv(tmp_path / "cifar10.csv", index=False)
     assert "| CKA | 4 of 4 | 2 of 2 | none |" in page.filled(text, tmp_path)
     assert "Nothing" not in page.images(tmp_path)
-    assert "| NSCL ends nearest to CL" in page.summary(tmp_path).splitlines()[2]
+    assert "| Of NSCL, SCL and CE, NSCL ends nearest to CL" in page.summary(tmp_path).splitlines()[2]
     assert "(reproduction/cifar10.png)" in page.filled("<!-- cifar10 figure -->\n<!-- end -->", tmp_path)
 
 

@@ -212,5 +212,6 @@ def test_classifiers_are_compared_with_the_noise_floor() -> None:
     answer = families.classifiers(values_of(*given))
     assert "mCE: the smallest is that of scl in 3 of 3 seeds" in answer.sentences
     assert "interval: nscl: none; scl: calibration error" in answer.summary
+    assert "weight gap, weight gap with channels matched, lost accuracy between" in answer.summary  # one comma a name
     assert len(answer.tables[""]) == 4
     assert set(answer.tables[""]["seeds"]) == {str(len(SEEDS))}

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from coupled.analysis.report.charts import Chart, chart, figure
+from coupled.analysis.report.charts import Chart, chart, figure, with_n
 from coupled.analysis.report.tables import ReportRun
 from coupled.analysis.selections import arms
 from coupled.analysis.selections.looks import Looks
@@ -16,9 +16,10 @@ def quality(runs: Sequence[ReportRun], looks: Looks) -> Chart:
 
 def few_shot(runs: Sequence[ReportRun], looks: Looks) -> Chart:
     """Errors against shots at the last measured epoch, with both forms of the bound."""
+    kinds = {run.seeds > 1: "seeds" if run.seeds > 1 else "ten draws of the labelled images" for run in runs}
     caption = (
-        "Both axes are logarithmic. Bars: standard deviation over ten draws of the labelled images. A bound is vacuous"
-        " from 1 upwards, for two classes from 1/2 upwards."
+        f"Both axes are logarithmic. Bars or bands: standard deviation over {', or over '.join(kinds.values())}."
+        " A bound is vacuous from 1 upwards, for two classes from 1/2 upwards."
     )
     return chart("few_shot", "Few-shot errors and their bounds", caption, arms.few_shot(runs, looks))
 
@@ -51,4 +52,4 @@ def throughput(runs: Sequence[ReportRun], looks: Looks) -> Chart:
     drawn = {panel.name: figure(panel) for panel in panels}
     for each in drawn.values():
         each["layout"]["showlegend"] = True  # of a single line, too
-    return Chart("throughput", "Training throughput", caption, drawn)
+    return Chart("throughput", "Training throughput", with_n(caption, panels), drawn)

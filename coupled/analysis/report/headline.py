@@ -96,7 +96,8 @@ def _reference(run: ReportRun, table: pd.DataFrame) -> str:
 def _number(values: "pd.Series[float]", rows: pd.DataFrame, arm: str, epoch: int) -> str:
     """The mean over runs with its spread; of one run the value with its interval, if it has one."""
     if len(values) > 1:
-        return f"{_rounded(values.mean())} ± {values.std():.2f}"
+        mean = _rounded(float(values.mean()))
+        return f"{mean} ± {values.std():.{len(mean.partition('.')[2])}f}"
     row = rows[(rows["arm"] == arm) & (rows["epoch"] == epoch)].iloc[0]
     low, high = row.get("ci_low", np.nan), row.get("ci_high", np.nan)
     known = not (np.isnan(low) or np.isnan(high))

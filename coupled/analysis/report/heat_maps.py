@@ -33,8 +33,8 @@ def weights_by_layer(runs: Sequence[ReportRun], looks: Looks) -> Chart:
                 title = measure.replace("_", " ")
                 variants[_name(looks, run, title, f"to {reference}")] = over_epochs(run, looks, group, measure, title)
     caption = (
-        "One row per layer, sorted by name. The vertical line marks the epoch of the slider; the panel at the right"
-        " shows the values at this epoch."
+        "One row per layer, sorted by name. The vertical line marks the epoch of the slider; the last panel shows"
+        " the values at this epoch."
     )
     return Chart("layers", "Weight gap, angle and update cosine by layer", caption, variants)
 
@@ -46,8 +46,8 @@ def alignment_by_layer(runs: Sequence[ReportRun], looks: Looks) -> Chart:
         rows = pd.concat([largest_sample(each) for _, each in group.groupby("module", sort=False)])
         variants[name] = over_epochs(run, looks, rows, "value", metric)
     caption = (
-        "One row per layer, from stem to projection. The vertical line marks the epoch of the slider; the panel at the"
-        " right shows the values at this epoch."
+        "One row per layer, from stem to projection. The vertical line marks the epoch of the slider; the last panel"
+        " shows the values at this epoch."
     )
     return Chart("alignment_layers", "Alignment by layer", caption, variants)
 

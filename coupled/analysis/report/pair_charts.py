@@ -23,7 +23,8 @@ def headline(runs: Sequence[ReportRun], looks: Looks) -> Chart:
 
 def alignment(runs: Sequence[ReportRun], looks: Looks) -> Chart:
     """Every pair metric of every pair, with the confidence intervals that were computed."""
-    caption = "One line per pair of arms. Bars: 95 % confidence intervals over images, if computed with --confidence."
+    bars = " Bars: 95 % confidence intervals over images, if computed with --confidence."
+    caption = f"One line per pair of arms.{bars if any(run.seeds == 1 for run in runs) else ''}"
     return chart("alignment", "Alignment of every pair", caption, pairs.alignment(runs, looks))
 
 

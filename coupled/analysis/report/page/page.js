@@ -16,7 +16,7 @@ function legendRows(data, width) { // plotly gives every entry of the legend the
 }
 
 function themed(layout, data, width) {
-  const axis = { gridcolor: colour("--line"), linecolor: colour("--line"), exponentformat: "power", zerolinecolor: colour("--line"), exponentformat: "power", automargin: true };
+  const axis = { gridcolor: colour("--line"), linecolor: colour("--line"), zerolinecolor: colour("--line"), exponentformat: "power", automargin: true };
   const stacked = layout.grid && width < NARROW; // panels one below the other
   if (stacked) layout.grid = { rows: 2, columns: 1, pattern: "independent", ygap: 0.3 };
   const result = {
