@@ -78,7 +78,7 @@ def test_the_sentence_has_the_intervals_or_the_weights_that_were_computed(measur
     (text,) = headline([replace(run, tables={"test_alignment.csv": table})]).sentences
     assert "images 0.91 [0.90, 0.93]; ce 0.734 [0.730, 0.739]. Brackets: 95 % intervals over images." in text
     (text,) = headline([replace(measured, tables={"weight_gap.csv": measured.table("weight_gap.csv")})]).sentences
-    assert text == "After 3 epochs, nscl is nearest to cl: weight gap, mean over layers, 0.02; scl 0.05, ce 0.09."
+    assert text == "After 3 epochs, nscl is nearest to cl: weight gap, mean over layers, 0.017; scl 0.052, ce 0.087."
 
 
 def test_seeds_of_one_experiment_have_one_sentence_with_their_spread(measured: ReportRun) -> None:

@@ -107,7 +107,9 @@ def _number(values: "pd.Series[float]", rows: pd.DataFrame, arm: str, epoch: int
 
 
 def _rounded(value: float, digits: int = 2) -> str:
-    """A number with these decimals; with four if it is near 1 and not 1."""
+    """A number with these decimals; with four if it is near 1 and not 1, with two digits if it is small and not 0."""
+    if 0 < abs(value) < 0.1:
+        return f"{value:.2g}"
     return f"{value:.{4 if 0.995 <= value < 1 else digits}f}"
 
 
