@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from filelock import FileLock
+from support.browser import chromium
 from torch import Tensor
 
 from coupled.analysis import verify
@@ -72,6 +73,13 @@ def make_run(folder: Path, epochs: Sequence[int] = (0, 1, 2), arms: Sequence[str
         for arm in arms:
             store.write(arm, epoch, drifted(arm, epoch), step=epoch, metadata={})
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium, for the tests of the report's page; skipped where it is not installed."""
+    with chromium() as running:
+        yield running
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ from typing import Any
 import bench_report
 import pandas as pd
 import pytest
-from support.browser import chromium, new_page, wait_until
+from support.browser import new_page, wait_until
 from support.report_parts import copied
 
 from coupled.analysis.report.program import main
@@ -16,18 +16,13 @@ from coupled.analysis.tables import whole_encoder
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
+# Few charts, one of each kind: axe reads every element.
 FEW = (
     "weight_gap",
     "weight_gap_growth",
     "test_alignment",
     "verify",
-)  # tables: few charts, of each kind one; axe reads every element
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as running:
-        yield running
+)
 
 
 @pytest.fixture(scope="module")

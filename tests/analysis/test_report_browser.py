@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from support.browser import chromium, new_page, wait_until
+from support.browser import new_page, wait_until
 from support.report_parts import copied, report_runs
 
 from coupled.analysis.report.page_tables import about, last_values, without_empty_columns
@@ -20,12 +20,6 @@ from coupled.analysis.report.program import main
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 HOSTILE = "<!--<script>"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
