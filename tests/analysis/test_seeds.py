@@ -92,8 +92,9 @@ def test_settings_say_which_runs_are_seeds_of_one_experiment_and_what_others_dif
     other = {**one, "temperature": 0.1, "arms": {**ARMS, "more": {"objective": "dcl"}}}
     assert by_seed([one, other, {**one, "name": "b", "seed": 7}]) == [[0, 2], [1]]
     assert differences({"x": one, "y": {**one, "name": "b", "seed": 7}}) == ""
-    expected = "settings that differ: temperature (x: 0.5, y: 0.1), arms.more.objective (x: none, y: dcl)"
+    expected = "settings that differ: temperature (x: 0.5, y: 0.1), arms.more.objective (x: absent, y: dcl)"
     assert differences({"x": one, "y": other}) == expected
+    assert differences({"x": {"threads": None}, "y": {"threads": 1}}) == "settings that differ: threads (x: null, y: 1)"
 
 
 def test_names_of_runs_are_unique_and_those_of_experiments_short() -> None:

@@ -11,6 +11,7 @@ from coupled.analysis.schemas import SCHEMAS
 
 OF_A_SEED = ("name", "seed")  # settings in which the seeds of one experiment differ
 MOST_SETTINGS = 5  # that are listed with their values
+ABSENT = "absent"  # a key that a run does not have; a value of None is written as in YAML
 INTERVALS = ("ci_low", "ci_high", "resamples")  # over images of one run; over seeds the standard deviation is shown
 
 
@@ -93,10 +94,10 @@ def differences(settings: Mapping[str, Mapping[str, Any]]) -> str:
     """
     flat = {name: _flatten({k: v for k, v in each.items() if k not in OF_A_SEED}) for name, each in settings.items()}
     keys = [key for key in dict.fromkeys(key for each in flat.values() for key in each)
-            if len({each.get(key, "none") for each in flat.values()}) > 1]  # fmt: skip
+            if len({each.get(key, ABSENT) for each in flat.values()}) > 1]  # fmt: skip
     shown = []
     for key in keys[:MOST_SETTINGS]:
-        values = [f"{name}: {each.get(key, 'none')}" for name, each in flat.items()]
+        values = [f"{name}: {each.get(key, ABSENT)}" for name, each in flat.items()]
         shown.append(f"{key} ({', '.join(values)})")
     more = [f"and {len(keys) - MOST_SETTINGS} more"] if len(keys) > MOST_SETTINGS else []
     return f"settings that differ: {', '.join([*shown, *more])}" if keys else ""
@@ -106,6 +107,8 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """Dotted keys with their values as text."""
     facts: dict[str, str] = {}
     for key, value in tree.items():
-        nested = isinstance(value, Mapping) and value
-        facts |= _flatten(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": str(value)}
+        if isinstance(value, Mapping) and value:
+            facts |= _flatten(value, f"{prefix}{key}.")
+        else:
+            facts[f"{prefix}{key}"] = "null" if value is None else str(value)
     return facts
