@@ -144,7 +144,7 @@ class Arm:
     def perturb_after(self, step: int) -> None:
         """Move one weight by a few units in the last place, if `perturb` names this step."""
         if self.perturb and self.perturb[1] == step:
-            perturb(self.network, self.perturb[0])
+            perturb(self.network, self.perturb[0], getattr(torch, self.precision))
 
     def undo(self) -> None:
         """Restore the buffers that the forward pass of `gradients` changed: the arm is in the state before the step."""

@@ -119,14 +119,19 @@ def twins_of_earlier_arms(arms: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 @torch.no_grad()
-def perturb(network: nn.Module, ulps: int) -> None:
-    """Increase one weight, the first entry of the first trained kernel or matrix, by `ulps` units in the last place."""
+def perturb(network: nn.Module, ulps: int, precision: torch.dtype) -> None:
+    """Increase one weight, the first entry of the first trained kernel or matrix, by `ulps` units in the last place.
+
+    The units are those of `precision`, in which the network is computed: the rounding to bfloat16 would remove a change
+    of one unit of float32.
+    """
     weight = next(parameter for parameter in network.parameters() if parameter.dim() > 1 and parameter.requires_grad)
     first = (0,) * weight.dim()
-    value = weight[first].clone()
+    rounded = weight[first].to(precision)
+    moved = rounded
     for _ in range(ulps):
-        value = value.nextafter(torch.full_like(value, torch.inf))
-    weight[first] = value
+        moved = moved.nextafter(torch.full_like(moved, torch.inf))
+    weight[first] += (moved - rounded).to(weight.dtype)
 
 
 def _line(arms: Mapping[str, Mapping[str, Any]], name: str) -> Iterator[str]:

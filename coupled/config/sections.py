@@ -70,7 +70,7 @@ class PerturbSettings(Section):
 
     ulps: Annotated[
         Annotated[int, Field(strict=True, ge=1, le=1000)],
-        about("How far the weight is moved.", "units in the last place"),
+        about("How far the weight is moved.", "units in the last place of `precision`"),
     ] = 1
     step: Annotated[Count, about("Step after which it is moved; 0 is before the first step.", "steps")] = 0
 

@@ -308,6 +308,6 @@ def test_a_perturbation_moves_a_trainable_weight() -> None:
     network = build_network(encoder="resnet18", width_multiplier=0.0625, image_size=8)
     before = {name: each.clone() for name, each in network.state_dict().items()}
     freeze(network.encoder, ["conv1.weight"])
-    perturb(network, 1)
+    perturb(network, 1, torch.float32)
     moved = [name for name, each in network.state_dict().items() if not torch.equal(each, before[name])]
     assert moved == ["encoder.layer1.0.conv1.weight"]

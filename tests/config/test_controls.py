@@ -88,7 +88,7 @@ def test_twins_are_the_arms_with_equal_objective_options_and_draws() -> None:
 def test_a_perturbation_moves_one_weight_by_the_given_ulps(ulps: int, dtype: torch.dtype) -> None:
     network = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3)).to(dtype)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    perturb(network, ulps)
+    perturb(network, ulps, dtype)
     after = network.state_dict()
     changed = [name for name in before if not torch.equal(before[name], after[name])]
     assert changed == ["1.weight"]
@@ -98,3 +98,14 @@ def test_a_perturbation_moves_one_weight_by_the_given_ulps(ulps: int, dtype: tor
     was, now = (int(each.view(integers)) for each in pair)  # neighbours of one sign are neighbours as integers
     assert abs(now - was) == ulps
     assert pair[1] > pair[0]
+
+
+@pytest.mark.parametrize("weight", [0.3, -0.3, 2.0**-9])
+def test_a_perturbation_of_a_bfloat16_run_changes_the_rounded_weight_by_one_unit(weight: float) -> None:
+    """A unit of float32 would be lost when autocast rounds the weights, and the noise floor would be 0."""
+    network = nn.Linear(2, 2)
+    nn.init.constant_(network.weight, weight)
+    perturb(network, 1, torch.bfloat16)
+    before, after = (each.to(torch.bfloat16) for each in (torch.tensor(weight), network.weight.detach()[0, 0]))
+    assert network.weight.dtype == torch.float32
+    assert int(after.view(torch.int16)) - int(before.view(torch.int16)) == (1 if weight > 0 else -1)
