@@ -72,7 +72,7 @@ def test_every_number_of_the_page_has_the_digits_of_its_values() -> None:
     found, counts = wrong(TEXT, reproduce.RESULTS, SWEEPS)
     assert found == []
     measured = {path.stem for path in reproduce.RESULTS.glob("*.csv")} - {"costs"}
-    assert {SWEEPS.get(name.partition(" ")[2], name.split()[0]) for name in counts} == measured
+    assert {SWEEPS.get(name.partition(" ")[2], name.split()[0]) for name in counts} - {"demo"} == measured
     assert all(counts[f"claim {number}"] >= 10 for number, sweep in SWEEPS.items() if sweep in measured)
 
 
@@ -90,7 +90,8 @@ def test_the_tables_of_every_sweep_are_compared_as_soon_as_it_is_measured(sweep:
     write_values(tmp_path / f"{sweep}.csv")
     names = [f"claim {number}" for number, of in SWEEPS.items() if of == sweep]
     names += [f"{sweep} {table}" for table in ("last", "nearest", "paired", "between") if sweep in cifar10.SWEEPS]
-    names += ["cifar10 losses"] * (sweep == cifar10.SWEEP) + [f"{sweep} trend"] * (sweep in cifar10.FACTORS)
+    names += ["cifar10 losses"] * (sweep == cifar10.SWEEP) + ["demo last", "demo seeds"] * (sweep == page.DEMO)
+    names += [f"{sweep} trend"] * (sweep in cifar10.FACTORS)
     text = page.filled("".join(f"<!-- {name} -->\n<!-- end -->\n" for name in names), tmp_path)
     found, counts = wrong(text, tmp_path, SWEEPS)
     assert found == []

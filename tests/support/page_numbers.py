@@ -31,9 +31,9 @@ NOT_SCORES = {"arm", "path", "labels", "shares", "epoch", "task", "shots", "seed
 
 def blocks(text: str, sweeps: dict[str, str]) -> Iterator[tuple[str, str, str]]:
     """Yield name, sweep and body of every filled block; `sweeps` has the sweep of each number of a claim."""
-    for name, body in re.findall(r"<!-- ((?:claim|cifar10)[^\n]*?) -->\n(.*?)<!-- end -->", text, flags=re.DOTALL):
+    for name, body in re.findall(r"<!-- ((?:claim|cifar10|demo)[^\n]*?) -->\n(.*?)<!-- end -->", text, flags=re.DOTALL):
         kind, _, number = name.partition(" ")
-        yield name, sweeps[number] if kind == "claim" else kind, body
+        yield name, sweeps[number] if kind == "claim" else "classifiers" if kind == "demo" else kind, body
 
 
 def tables(body: str) -> Iterator[list[Row]]:
@@ -138,6 +138,9 @@ def compared(values: Values, row: Row) -> Iterator[tuple[str, str, bool]]:
         yield "difference", row["difference"], rounds(row["difference"], statistics.fmean(seeds))
         each = row["each seed"].split(", ")
         yield "each seed", row["each seed"], len(each) == len(seeds) and all(map(rounds, each, seeds))
+    elif "seed" in row:
+        for score in row.keys() - {"seed", "arm"}:
+            yield score, row[score], rounds(row[score], values.by_seed(score, arm=row["arm"])[row["seed"]])
     elif "floor" in row:
         where = {key: row[key] for key in values.keys if key in row and key not in ("arm", "score")}
         for column, arm in (("floor", "cl_moved"), ("arm's mean", row["arm"]), ("ceiling", "cl_other")):
