@@ -1,46 +1,41 @@
 """The demo's numbers: all pages agree, and for each of three seeds NSCL ends closer to CL than SCL and CE do."""
 
 import re
-from statistics import mean, stdev
+from pathlib import Path
 
 from support import tiny
+from support.page_numbers import SIMILARITIES, Values, rounds_mean, tables
 
 ARMS = ("nscl", "scl", "ce")
-
-
-def rows(page: str, heading: str) -> list[list[str]]:
-    """Return the cells of the rows that name an arm, of the tables below a heading."""
-    text = (tiny.REPOSITORY / page).read_text(encoding="utf-8").split(f"\n## {heading}\n")[1].split("\n## ")[0]
-    cells = [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in text.splitlines()]
-    return [row for row in cells if set(row) & set(ARMS)]
-
-
-def of_seeds() -> dict[tuple[int, str], list[float]]:
-    """Return CKA, RSA and both gaps by seed and arm. A change of the config requires the three runs again."""
-    table = [row for row in rows("docs/reproduction.md", "The demo") if row[0].isdecimal()]
-    return {(int(seed), arm): [*map(float, values)] for seed, arm, *values in table}
+SCORES = {"CKA": "CKA", "RSA": "RSA", "weight gap, mean over layers": "weight gap"}
+SCORES["weight gap, all weights as one vector"] = "global weight gap"
+VALUES = Values(tiny.REPOSITORY / "docs/reproduction/classifiers.csv", "demo")  # changed settings: measure it again
 
 
 def test_nscl_is_closest_to_cl_for_every_measured_seed() -> None:
-    measured = of_seeds()
-    assert sorted(measured) == sorted((seed, arm) for seed in (0, 1, 2) for arm in ARMS)
-    for seed in (0, 1, 2):
-        nscl, scl, ce = (measured[seed, arm] for arm in ARMS)
-        assert all(nscl[column] > max(scl[column], ce[column]) for column in (0, 1))
-        assert all(nscl[column] < min(scl[column], ce[column]) for column in (2, 3))
+    for score in SCORES.values():
+        nscl, *others = (VALUES.by_seed(score, arm=arm) for arm in ARMS)
+        assert nscl.keys() == {"0", "1", "2"}
+        sign = 1 if score in SIMILARITIES else -1
+        assert all(sign * (nscl[seed] - other[seed]) > 0 for other in others for seed in nscl)
 
 
-def test_the_pages_give_the_same_numbers_and_they_follow_from_the_seeds() -> None:
-    """If two copies of a measured number differ, one is wrong. Three digits after the point are rounded."""
-    page = [row for row in rows("docs/reproduction.md", "The demo") if row[0] in ARMS]
-    assert rows("README.md", "Results") == page
-    assert [row[0] for row in page] == [*ARMS]
-    for arm, *cells in page:
-        for column, cell in enumerate(cells):
-            values = [each[column] for (_, name), each in of_seeds().items() if name == arm]
-            average, spread = map(float, cell.split(" +- "))
-            assert abs(mean(values) - average) < 0.0011
-            assert abs(stdev(values) - spread) < 0.0011
+def test_the_readme_has_the_numbers_of_the_seeds() -> None:
+    """If two copies of a measured number differ, one is wrong."""
+    text = (tiny.REPOSITORY / "README.md").read_text(encoding="utf-8")
+    (rows,) = (each for each in tables(text) if "weight gap, mean over layers" in each[0])
+    assert [row["arm"].strip("`") for row in rows] == [*ARMS]
+    for arm, row in zip(ARMS, rows, strict=True):
+        for column, score in SCORES.items():
+            assert rounds_mean(row[column], [*VALUES.by_seed(score, arm=arm).values()]), (arm, column)
+
+
+def test_the_demo_and_its_measured_runs_have_the_same_settings() -> None:
+    """The tables of the section are of the sweep classifiers, which only adds a floor and a ceiling."""
+    sweep = Path(tiny.REPOSITORY / "configs/reproduction/classifiers.yaml").read_text(encoding="utf-8")
+    assert "base: ../demo.yaml\n" in sweep
+    overrides = re.findall(r"^  ([\w.]+): ", sweep.split("overrides:\n")[1], flags=re.MULTILINE)
+    assert overrides == ["arms.cl_moved", "arms.cl_other"]
 
 
 def test_the_demo_file_has_no_measured_scores() -> None:

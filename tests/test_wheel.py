@@ -1,5 +1,6 @@
 """The wheel in a fresh environment, run in a folder with packages that have the names of ours."""
 
+import email
 import json
 import os
 import re
@@ -94,6 +95,18 @@ def run(environment: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 def test_the_installed_command_starts(environment: Path) -> None:
     done = subprocess.run([environment / "bin/coupled", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith(f"coupled {RELEASE}")
+
+
+def test_the_wheel_names_and_contains_both_licences(environment: Path) -> None:
+    """plotly.js may be passed on only with its licence."""
+    (about,) = environment.glob("lib/python*/site-packages/coupled-*.dist-info")
+    metadata = email.message_from_string((about / "METADATA").read_text(encoding="utf-8"))
+    assert metadata["License-Expression"] == "Apache-2.0 AND MIT"
+    texts = {name: (about / "licenses" / name).read_bytes() for name in metadata.get_all("License-File", [])}
+    assert texts == {
+        name: (tiny.REPOSITORY / name).read_bytes()
+        for name in ("LICENSE", "coupled/analysis/report/page/plotly-LICENSE.txt")
+    }
 
 
 def test_every_command_of_the_wheel_and_its_suggestions_run(run: Run) -> None:

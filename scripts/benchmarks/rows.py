@@ -34,6 +34,7 @@ class Options:
     device: str = "cpu"
     data: Path | None = None
     tiny: bool = False
+    pages: tuple[Path, ...] = ()
 
     @property
     def gpu(self) -> bool:
@@ -176,8 +177,13 @@ def parser(about: str) -> argparse.ArgumentParser:
     return found
 
 
-def run(cases: Callable[[Options], list[Case]], about: str, functions: dict[str, Callable[..., Any]]) -> None:
-    """Run a benchmark as a program: print each row as it is measured. `functions` are those called by `fresh`."""
+def run(
+    cases: Callable[[Options], list[Case]], about: str, functions: dict[str, Callable[..., Any]], pages: bool = False
+) -> None:
+    """Run a benchmark as a program: print each row as it is measured. `functions` are those called by `fresh`.
+
+    With `pages` the program also takes files.
+    """
     safe_streams()
     if sys.argv[1:2] == ["--call"]:
         result = functions[sys.argv[2]](*json.loads(sys.argv[3]))
@@ -185,7 +191,10 @@ def run(cases: Callable[[Options], list[Case]], about: str, functions: dict[str,
         return
     command_line = parser(about)
     command_line.add_argument("--json", action="store_true", help="print the rows as JSON")
+    command_line.set_defaults(pages=[])
+    if pages:
+        command_line.add_argument("pages", nargs="*", type=Path, metavar="PAGE.html")
     given = command_line.parse_args()
-    options = Options(given.seconds, given.device, given.data, given.tiny)
+    options = Options(given.seconds, given.device, given.data, given.tiny, tuple(given.pages))
     for each in measure(cases(options), options):
         print(json.dumps(each) if given.json else text(each), flush=True)

@@ -120,6 +120,12 @@ def final(values: pd.DataFrame, order: Sequence[str] = ("cl", FLOOR, *ARMS, CEIL
     return cells(over_seeds(chosen, ["arm"]))
 
 
+def each_seed(values: pd.DataFrame) -> pd.DataFrame:
+    """The values of `nscl`, `scl` and `ce` after the last epoch, one row per seed and arm."""
+    arms = {score: end(table(values, score))[list(ARMS)].stack() for score in measured(values)}
+    return pd.DataFrame(arms).map("{:.3f}".format).rename_axis(["seed", "arm"]).reset_index()
+
+
 def sentences(values: pd.DataFrame) -> list[str]:
     """One sentence for each score: over the whole of training, and after its last epoch."""
     words = []

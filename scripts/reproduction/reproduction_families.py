@@ -147,7 +147,7 @@ def classifiers(values: pd.DataFrame) -> Answer:
     tables = {
         "": wide(over_seeds(chosen, ["arm"])),
         "Arm minus the noise floor cl_moved, within a seed": pd.DataFrame(rows),
-        "Weight gaps over all epochs": distances.nearest(values),
+        "NSCL against SCL and CE over all epochs": distances.nearest(values),
     }
     return Answer(f"differs from the noise floor beyond the interval: {told}", words, tables)
 

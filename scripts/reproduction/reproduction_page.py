@@ -7,7 +7,8 @@ used have no values of every seed: their means are in docs/reproduction/timm_sta
 
 import re
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -26,6 +27,7 @@ CLAIMS: Mapping[str, Claim] = dict(
 )
 COSTS = {"training_minutes": "training (minutes)", "mib": "disk (MiB)", "start": "batch-norm start"}
 EARLIER = "timm_start"
+DEMO = "classifiers"  # the sweep whose base is configs/demo.yaml
 STARTS = {
     "all scales 1": "started with all batch-norm scales at 1, as the papers' networks do",
     "timm's": "have timm's start: the last batch-norm scale of every residual block is 0",
@@ -171,4 +173,19 @@ def images(results: Path) -> str:
     return "Nothing here was measured on natural images: the runs of [Real images](#real-images-cifar-10) are missing."
 
 
-WHOLE = {"summary": summary, "costs": costs, "starts": starts, "images": images}
+def demo(table: Callable[[pd.DataFrame], pd.DataFrame], results: Path) -> str:
+    """A table of the demo."""
+    values = values_of(DEMO, results)
+    return "not measured" if values is None else markdown(table(values))
+
+
+WHOLE: Mapping[str, Callable[[Path], str]] = {
+    "summary": summary,
+    "costs": costs,
+    "starts": starts,
+    "images": images,
+    "demo last": partial(demo, reproduction_distances.final),
+    "demo seeds": partial(demo, reproduction_distances.each_seed),
+    "demo nearest": partial(demo, reproduction_distances.nearest),
+    "demo paired": partial(demo, reproduction_distances.differences),
+}

@@ -172,6 +172,7 @@ def test_a_printed_page_has_every_chart_within_the_paper(browser: Any, path: Pat
 
 def test_the_benchmark_of_the_page_waits_for_its_charts(browser: Any, path: Path) -> None:
     """docs/performance.md has its numbers; a page without a chart in view would never end it."""
-    first, every, processor = bench_report.times(browser, path)
+    size, first, every, processor = (row["ours"] for row in bench_report.page_rows(browser, path, "page", repeats=1))
+    assert size == path.stat().st_size / 1e6
     assert 0 < first <= every
     assert processor > 0

@@ -13,6 +13,7 @@ import bench_augmentation
 import bench_coupling
 import bench_distributed
 import bench_objectives
+import bench_report
 import bench_runs
 import benchmark
 import pytest
@@ -63,6 +64,19 @@ def test_sides_are_timed_in_turn() -> None:
     sides = [lambda: calls.append("a"), lambda: calls.append("b")]
     assert len(rows.in_turn(*sides, repeats=5)) == 2
     assert calls == list(itertools.islice(itertools.cycle("ab"), 2 * 6))
+
+
+def test_the_benchmark_of_the_report_makes_its_page(tmp_path: Path) -> None:
+    """`make benchmark` starts in a checkout without runs; only a page with charts can be measured."""
+    page = bench_report.demo_page(tmp_path, OPTIONS).read_text(encoding="utf-8")
+    assert page.count('class="chart"') >= 3
+
+
+def test_every_benchmark_is_part_of_make_benchmark() -> None:
+    """One that is not could fail unnoticed. bench_activations and bench_memory measure single settings, by hand."""
+    scripts = {path.stem.removeprefix("bench_") for path in benchmark.HERE.glob("bench_*.py")}
+    assert scripts - {"activations", "memory"} == {*benchmark.SHARES}
+    assert [sum(shares) for shares in zip(*benchmark.SHARES.values(), strict=True)] == pytest.approx([1, 1])
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
