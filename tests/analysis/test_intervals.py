@@ -230,18 +230,20 @@ def test_a_score_has_one_row_whether_its_interval_is_computed_first_later_or_aga
     assert not again["ci_low"].equals(narrow["ci_low"])
 
 
-def test_a_call_that_ends_between_two_epochs_keeps_every_score_and_is_continued(
-    drifting_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("before", [True, False])
+def test_a_call_that_is_killed_keeps_every_score_and_is_continued(
+    drifting_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: bool
 ) -> None:
-    """The rows of the second epoch are still those without an interval, and are replaced by the next call."""
+    """Before or after the write of the second epoch: its rows are the old or the new ones, and none is lost."""
     plain = measure(drifting_run, tmp_path / "cut")
     writes: list[Path] = []
 
     def killed(path: Path, data: Iterable[bytes]) -> None:
         writes.append(path)
-        if len(writes) > 1:
+        if len(writes) < 2 or not before:
+            write_durably(path, data)
+        if len(writes) == 2:
             raise SystemExit("killed")
-        write_durably(path, data)
 
     monkeypatch.setattr("coupled.analysis.tidy_csv.write_durably", killed)
     with pytest.raises(SystemExit, match="killed"):
@@ -249,6 +251,6 @@ def test_a_call_that_ends_between_two_epochs_keeps_every_score_and_is_continued(
     monkeypatch.undo()
     cut = read_table(tmp_path / "cut/test_alignment.csv")
     assert [*map(pd.DataFrame.to_dict, by_metric(cut))] == [*map(pd.DataFrame.to_dict, by_metric(plain))]
-    assert cut.groupby("epoch")["resamples"].count().to_dict() == {0: 4, 2: 0}
+    assert cut.groupby("epoch")["resamples"].count().to_dict() == {0: 4, 2: 0 if before else 4}
     continued = measure(drifting_run, tmp_path / "cut", "--confidence", "20")
     assert continued.equals(measure(drifting_run, tmp_path / "whole", "--confidence", "20"))
