@@ -197,11 +197,12 @@ def say_lines(text: str) -> None:
 def list_parser() -> Parser:
     """Return the parser of `coupled list`."""
     about = (
-        "List the names of objectives, datasets, metrics or encoders, or the keys of a settings file with default,\n"
-        "type and meaning, one per line."
+        "List the names of objectives, datasets, metrics or encoders, one per line, or the keys of a settings file\n"
+        "with default, type and meaning."
     )
-    result = command_parser("list", about, ["objectives", "settings"], ["none"])
+    result = command_parser("list", about, ["objectives", "settings optimizer"], ["none"])
     result.add_argument("kind", choices=tuple(LISTS), help="what to list")
+    result.add_argument("section", nargs="?", help="of settings: list only this section or key")
     return result
 
 
@@ -213,22 +214,23 @@ def list_names(arguments: Sequence[str] | None = None) -> int:
 
     parser = list_parser()
     try:
-        kind = parser.parse_args(arguments).kind
+        options = parser.parse_args(arguments)
+        imports_done()
+        if options.section is not None and options.kind != "settings":
+            raise ValueError(f"section: got '{options.section}'; only settings have sections")
+        if options.kind == "encoders":
+            import timm
+
+            from coupled.config.encoder_settings import LINEAR
+
+            names = [LINEAR, *timm.list_models()]
+        elif options.kind == "settings":
+            from coupled.config.key_descriptions import listed
+
+            names = listed(options.section)
+        else:
+            names = [name for package in LISTS[options.kind] for name in known(package)]
     except ValueError as error:
         return report_error(parser.prog, error)
-    imports_done()
-    if kind == "encoders":
-        import timm
-
-        from coupled.config.encoder_settings import LINEAR
-
-        names = [LINEAR, *timm.list_models()]
-    elif kind == "settings":
-        from coupled.config.key_descriptions import lines
-
-        names = [*lines()]
-    else:
-        names = [name for package in LISTS[kind] for name in known(package)]
-    for name in names:
-        say(name)
+    say_lines("\n".join(names))
     return 0

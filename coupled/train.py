@@ -60,8 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # a failure is reported before the group is left: otherwise the other ranks would report one of their own
         with contextlib.ExitStack() as opened, FailureBroadcast(program, rendezvous) as failure:
             settings = settings_for(options)
-            group = opened.enter_context(session(settings, rendezvous))
             run = options.run_dir or Path("runs") / settings.name
+            say_where_it_starts(run, options.resume)
+            group = opened.enter_context(session(settings, rendezvous))
             try:
                 # the coordinator is not kept in a variable: it refers to the process group, which is destroyed after it
                 outcome = Coordinator(settings, group, run).train(
@@ -146,10 +147,19 @@ def train(
             opened.enter_context(FailureBroadcast("coupled.train", rendezvous))
         final = load_settings(config, (), partial(earlier, run_dir, resume), **settings)
         folder = Path(run_dir) if run_dir else Path("runs") / final.name
+        say_where_it_starts(folder, resume)
         group = opened.enter_context(session(final, rendezvous))
         hook = partial(call_on_epoch, on_epoch, folder) if on_epoch and group.is_first else None
         Coordinator(final, group, folder).train(resume, overwrite, max_steps, accept_changed_images, hook)
     return open_run(folder)
+
+
+def say_where_it_starts(run: Path, resume: bool) -> None:
+    """Print that there is no run to resume, before anything is read: the folder's name may be mistyped."""
+    from coupled.storage.run_lock import has_no_run
+
+    if resume and os.environ.get("RANK", "0") == "0" and has_no_run(run):
+        say(f"no saved state in '{run}': starts from step 0")
 
 
 def call_on_epoch(on_epoch: "Callable[[Run, int], object]", folder: Path, epoch: int) -> None:

@@ -81,6 +81,12 @@ def test_the_parsers_have_the_splits_and_layers_of_the_programs() -> None:
             2,
             "coupled check-objective: temperatur: unknown option of dcl; did you mean 'temperature'? (known: ",
         ),
+        (["list", "datasets", "digits"], 2, "coupled list: section: got 'digits'; only settings have sections"),
+        (
+            ["list", "settings", "optimiser"],
+            2,
+            "coupled list: section: no section or key 'optimiser'; did you mean 'optimizer'? (sections: parallel, dataset,",
+        ),
         (["weight-gap", "--layer", "h"], 2, "coupled weight-gap: unrecognized arguments: --layer h"),
         (["--version"], 0, f"coupled {RELEASE}"),
         ([], 0, "usage: coupled COMMAND"),
@@ -113,10 +119,31 @@ def test_names_are_listed_one_per_line(kind: str, names: set[str], capsys: pytes
     assert not [name for name in listed if name.startswith("_")]
 
 
+@pytest.mark.parametrize("width", [80, None])
+def test_the_keys_of_a_section_are_wrapped_to_the_width_of_the_terminal(
+    width: int | None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """100 without a terminal. Lines of up to 499 characters cannot be read."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if width:
+        monkeypatch.setenv("COLUMNS", str(width))
+    assert cli.main(["list", "settings", "augmentation"]) == 0
+    listed = capsys.readouterr().out.splitlines()
+    starts = [line for line in listed if not line.startswith("    ")]
+    assert all(line.startswith(("augmentation ", "augmentation.")) for line in starts)
+    assert len(starts) > 10
+    assert 0.8 < max(map(len, listed)) / (width or 100) <= 1
+    monkeypatch.setenv("COLUMNS", "1000")
+    assert cli.main(["list", "settings", "augmentation"]) == 0
+    whole = capsys.readouterr().out
+    assert " ".join(whole.split()) == " ".join(" ".join(listed).split())  # no word is lost
+
+
 def test_the_keys_of_a_settings_file_are_listed_with_default_type_and_meaning(
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a checkout the page of the settings is only a stub. A key that is not listed can be found in the code only."""
+    monkeypatch.setenv("COLUMNS", "1000")
     assert cli.main(["list", "settings"]) == 0
     listed = capsys.readouterr().out.splitlines()
     assert "batch.size = 256  [integer, ≥ 2; images]  Images of the global batch, over all processes." in listed

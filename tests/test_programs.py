@@ -75,6 +75,19 @@ def test_the_resume_command_of_a_stopped_run_finishes_it(here: Path, capsys: pyt
     assert json.loads((here / "runs/again/run.json").read_text())["settings"]["name"] == "tiny"
 
 
+def test_resume_without_a_run_says_that_it_starts_one(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A cluster's first start needs it, but a user who mistypes the name would lose hours. It is the first line."""
+    words = ["--config", "tiny.yaml", "--resume", "epochs=0", "--run-dir"]
+    assert train.main([*words, "runs/mistyped"]) == 0
+    first = "no saved state in 'runs/mistyped': starts from step 0\nreading dataset 'digits'\n"
+    assert capsys.readouterr().out.startswith(first)
+    (here / "runs/no_run").mkdir()
+    (here / "runs/no_run/notes.txt").touch()
+    for folder, status in (("runs/mistyped", 0), ("runs/no_run", 2)):
+        assert train.main([*words, folder]) == status
+        assert "no saved state" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("program", "single", "ranks"),
     [

@@ -13,8 +13,9 @@ The metrics are the files of metrics/pair. A metric that is not exact in one pas
 (see intervals.py), empty without `--confidence`. An undefined score is an empty cell, and the program prints the
 reason.
 
-Rows are cached by snapshot and dataset digest: a row with the same digests is not computed again. The last columns
-hold the digests, cut to 16 digits. Of rows that differ only in digests, the last one is valid.
+Rows are cached by snapshot and dataset digest: a row with the same digests is not computed again. With `--confidence R`
+it is computed again, and replaced, if it has no interval from R resamples. The last columns hold the digests, cut to 16
+digits. Of rows that differ only in digests, the last one is valid.
 """
 
 import contextlib
@@ -205,14 +206,16 @@ def missing_rows(
     has: RowExists,
 ) -> Iterator[Chunk]:
     """Yield the missing rows of one epoch and split. Rank 0 reads the tables and broadcasts which rows exist."""
-    there = [has(part.table(score), *part.key(score)) for score in wanted] if group.is_first else None
+    there = None
+    if group.is_first:
+        there = [has(part.table(score), *part.key(score), resamples=part.confidence) for score in wanted]
     missing = [score for score, done in zip(wanted, gather_json(there)[0], strict=True) if not done]
     arms = dict.fromkeys(arm for score in missing for arm in (score.reference, score.arm))
     good = embedder.readable(arms, part.epoch, skip_corrupt)
     missing = [score for score in missing if {score.arm, score.reference} <= {*good}]
     if missing:
         for table, rows in pair_rows(part, missing, good, embedder, group).items():
-            yield Chunk(table, rows)
+            yield Chunk(table, rows, renew=True)
 
 
 def on_all_ranks(options: Namespace) -> int:

@@ -39,7 +39,9 @@ TABLES: dict[str, tuple[str, str, str, dict[str, Column]]] = {  # name -> progra
         "corruptions value",
         {
             "variant": _OF_CLASSIFIER["variant"],
-            "metric": Column("error, ce, relative_ce, or the mean over corruptions: mce, relative_mce", NAME),
+            "metric": Column(
+                "error, ce (corruption error), relative_ce; mce and relative_mce are means over corruptions", NAME
+            ),
         },
     ),
 }

@@ -72,8 +72,8 @@ def of_option(error: ValueError, given: argparse.Namespace) -> ValueError:
 class RowExists(Protocol):
     """A function that says whether a table already has a row."""
 
-    def __call__(self, table: str, *key: object) -> bool:
-        """Whether a row with these key cells is in the table."""
+    def __call__(self, table: str, *key: object, resamples: int | None = None) -> bool:
+        """Whether a row with these key cells is in the table; with `resamples`, with an interval from so many."""
 
 
 class Chunk(NamedTuple):
@@ -100,7 +100,7 @@ def to_frame(plan: Plan, *tables: str) -> "pd.DataFrame":
     """
     wanted = tables or tuple(plan.tables)
     with determinism(True, None):
-        chunks = plan.chunks(lambda table, *key: False)
+        chunks = plan.chunks(lambda table, *key, resamples=None: False)
         rows = [tuple(row) for chunk in chunks if chunk.table in wanted for row in chunk.rows]
     return as_frame(rows, wanted[0])
 
@@ -127,7 +127,7 @@ def append_missing(
         if writes:
             claim(output, identity(run))
         table = cache(lambda name: open_table(output / name))  # opened only after the images were checked
-        for chunk in planned.chunks(lambda name, *key: table(name).has(*key)):
+        for chunk in planned.chunks(lambda name, *key, **interval: table(name).has(*key, **interval)):
             if writes:
                 (table(chunk.table).renew if chunk.renew else table(chunk.table).append)(chunk.rows)
         for each in map(table, planned.tables if writes else ()):

@@ -14,6 +14,7 @@ COLUMNS = {
 
 _PAIR = "epoch split reference arm module"
 _DIGESTS = "reference_digest arm_digest images_digest"
+_SCORE = "value ci_low ci_high resamples"
 _CLASS = {"label": Column("name of the class whose images are measured", NAME)}
 _CLASSIFIER = "num_images num_train_images arm_digest images_digest train_images_digest"
 TABLES: dict[str, tuple[str, str, str, dict[str, Column]]] = {  # name -> program, columns, columns outside the key
@@ -22,7 +23,7 @@ TABLES: dict[str, tuple[str, str, str, dict[str, Column]]] = {  # name -> progra
         (
             "alignment",
             f"{_PAIR} metric label value ci_low ci_high num_images resamples {_DIGESTS}",
-            "value ci_low ci_high",
+            _SCORE,
             _CLASS,
         ),
     ),
@@ -43,7 +44,7 @@ TABLES: dict[str, tuple[str, str, str, dict[str, Column]]] = {  # name -> progra
     ),
     **dict.fromkeys(
         ("train_mutual_knn.csv", "test_mutual_knn.csv"),
-        ("alignment", f"{_PAIR} k value ci_low ci_high num_images resamples {_DIGESTS}", "value ci_low ci_high", {}),
+        ("alignment", f"{_PAIR} k value ci_low ci_high num_images resamples {_DIGESTS}", _SCORE, {}),
     ),
     **loss_schemas.TABLES,
 }

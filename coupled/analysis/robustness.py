@@ -44,7 +44,7 @@ from coupled.analysis.tables import newest, read_newest
 from coupled.analysis.tidy_csv import write_table
 from coupled.datasets import SPLITS
 from coupled.metrics.undefined import Undefined
-from coupled.monitoring.terminal import say
+from coupled.monitoring.terminal import counted, say
 
 TABLE = "robustness.csv"
 OWN, PROBE = (LOGITS, "classifier"), ("h", "linear_probe")  # module and variant
@@ -150,7 +150,7 @@ def plan(
         digests = run.snapshot_digests()
         for epoch in chosen.epochs:
             scorers: dict[str, Scorer | Undefined] = {}
-            for case in tracked(cases, f"epoch {epoch}, corruptions"):
+            for case in tracked(cases, f"epoch {epoch}, test sets (clean, and each corruption at each severity)"):
                 images = source.images(*case)
                 start = {arm: (epoch, "test", source.name, arm, *(OWN if own[arm] else PROBE), *case) for arm in own}
                 end = {
@@ -223,8 +223,11 @@ def write_summary(output: Path, reference: str) -> None:
         say(f"{output / SUMMARY}: no mean corruption errors: they need all severities of a corruption, for {reference}")
         return
     last = means[means["epoch"] == means["epoch"].max()]
-    shown = ", ".join(f"{row.arm} {_text(row.value)} ({row.corruptions} corruptions)" for row in last.itertuples())
-    say(f"{output / SUMMARY}: mCE relative to {reference}, epoch {last['epoch'].max()}: {shown}")
+    shown = ", ".join(
+        f"{row.arm} {_text(row.value)} ({counted(row.corruptions, 'corruption')})" for row in last.itertuples()
+    )
+    where = f"relative to {reference}, epoch {last['epoch'].max()}"
+    say(f"{output / SUMMARY}: mean corruption error (mCE) {where}: {shown}")
 
 
 def _text(value: float) -> str:

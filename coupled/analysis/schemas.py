@@ -64,7 +64,7 @@ COLUMNS = {
     "num_images": Column("number of images measured", COUNT._replace(empty=False), "images"),
     "num_train_images": Column("number of train images that the classifier was fitted on", COUNT, "images"),
     "num_batch_norm_images": Column("train images that renewed the batch norms; 0 for none", COUNT, "images"),
-    "resamples": Column("number of resamples of the jackknife's blocks for the interval", COUNT),
+    "resamples": Column("number of resamples of the jackknife's blocks for the interval; empty without one", COUNT),
     "batch_size": Column("images per batch", COUNT, "images"),
     "loss": Column("name of the objective", NAME),
     "temperature": Column("temperature of the loss", POSITIVE),
@@ -106,6 +106,7 @@ COLUMNS = {
     "train_images_digest": Column("digest of the train images, 16 hexadecimal digits", TEXT),
     **(classifier_schemas.COLUMNS | optional_schemas.COLUMNS | theory_schemas.COLUMNS),
 }
+INTERVAL = ("ci_low", "ci_high", "resamples")  # of a score; its other columns are those of a row without an interval
 OF_STEPS = {  # columns of steps.csv after `lr`, for every arm as <arm>_<name>
     "lr": Column("learning rate of the arm; only of arms with their own `optimizer`, before all other columns of arms"),
     "loss": Column("loss of the global batch", unit=OF_OBJECTIVE),
@@ -137,7 +138,7 @@ class Schema:
     @property
     def place(self) -> tuple[str, ...]:
         """The columns of the key without digests: of rows that agree in these, the last one is the newest."""
-        return tuple(column for column in self.key if column not in (*self.digests, "resamples"))
+        return tuple(column for column in self.key if column not in self.digests)
 
 
 def _schema(program: str, columns: str, values: str = "", **others: Column) -> Schema:
@@ -151,7 +152,7 @@ _GAP_KEY, _PAIR = "epoch reference arm tensor module aggregate", "reference_dige
 _WEIGHT_GAP = _schema("weight_gap", f"{_GAP_KEY} kind {_GAPS} {_PAIR}", f"kind {_GAPS}", **_OF_GAP)
 _SCORE = "value ci_low ci_high num_images resamples reference_digest arm_digest images_digest"
 _ALIGNMENT, _CROSS = (
-    _schema("alignment", f"epoch split reference arm {modules} metric {_SCORE}", "value ci_low ci_high")
+    _schema("alignment", f"epoch split reference arm {modules} metric {_SCORE}", "value ci_low ci_high resamples")
     for modules in ("module", "reference_module module")
 )
 _RATES, _IMAGES = "loss lr seconds images_per_second", "num_images num_train_images"

@@ -5,10 +5,13 @@
 
 import json
 import re
+import shutil
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
 from coupled.config.arm_sections import SECTIONS
+from coupled.config.by_name import did_you_mean
 from coupled.config.schema import Settings
 
 TOP = "Top level"
@@ -17,6 +20,24 @@ CHOICES = re.compile(r"\^\(\w+(\|\w+)+\)\$")  # a pattern that lists the allowed
 WORDS = {"boolean": "`true`, `false`", "string": "text", "null": "`null`"}
 LINK = re.compile(r"\[([^\]]+)\]\(\S+\)")
 Schema = dict[str, Any]
+
+
+def listed(section: str | None = None) -> list[str]:
+    """Return the descriptions of all keys, or of those of a section, wrapped to the width of the terminal.
+
+    The width is 100 where the output is not a terminal. Raises ValueError for an unknown section.
+    """
+    every = list(lines())
+    if section is not None:
+        known = [line.split()[0] for line in every]
+        every = [line for line in every if line.startswith((f"{section} ", f"{section}."))]
+        if not every:
+            places = ", ".join(dict.fromkeys(key.partition(".")[0] for key in known if "." in key))
+            hint = did_you_mean(section, {*known, *places.split(", ")})
+            raise ValueError(f"section: no section or key '{section}'{hint} (sections: {places})")
+    width = shutil.get_terminal_size((100, 24)).columns
+    options: dict[str, Any] = {"subsequent_indent": "    ", "break_long_words": False, "break_on_hyphens": False}
+    return [row for line in every for row in textwrap.wrap(line, max(width, 40), **options)]
 
 
 def lines() -> Iterator[str]:

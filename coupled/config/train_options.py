@@ -24,7 +24,7 @@ def parser() -> Parser:
     where = "run folder (default: runs/<name of the run>)"
     result.add_argument("--run-dir", type=Path, metavar="DIR", help=where)
     existing = result.add_mutually_exclusive_group()
-    resume = "continue the run in the folder, or start one if there is none"
+    resume = "continue the run in the folder, or start one if there is none, and say so"
     existing.add_argument("--resume", action="store_true", help=resume)
     existing.add_argument("--overwrite", action="store_true", help="delete the run in the folder and start again")
     accept = "with --resume: continue although images have changed since the run began; run.json records the step"

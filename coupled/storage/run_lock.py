@@ -18,6 +18,7 @@ from coupled.parallel.failure_broadcast import RunError
 from coupled.storage.atomic_files import errors_with_path, make_folder
 
 NAME = "lock"
+LEFTOVERS = (NAME, "run.json.tmp")  # files left by a process that was killed before run.json existed
 NO_FLOCK = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 NO_FOLDER, DENIED = (errno.EEXIST, errno.ENOTDIR), (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -31,6 +32,11 @@ class MovedError(RunError):
     def __init__(self, message: str, now: Path | None) -> None:
         super().__init__(message)
         self.now = now
+
+
+def has_no_run(run: Path) -> bool:
+    """Return whether the folder does not exist, or has only what a start that was killed leaves."""
+    return not run.exists() or (run.is_dir() and all(path.name in LEFTOVERS for path in run.iterdir()))
 
 
 @contextmanager

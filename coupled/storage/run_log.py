@@ -17,10 +17,9 @@ from coupled.storage.atomic_files import append, encoded, errors_with_path, open
 from coupled.storage.log_digests import LogState
 from coupled.storage.run_description import is_as_written, read_run_json, write_run_json
 from coupled.storage.run_lock import NAME as LOCK
-from coupled.storage.run_lock import check_in_place
+from coupled.storage.run_lock import check_in_place, has_no_run
 
 MIB = 2**20
-LEFTOVERS = (LOCK, "run.json.tmp")  # files left by a process that was killed before run.json existed
 MAY_CHANGE_BITS = ("versions", "world_size", "device", "threads")
 
 
@@ -165,7 +164,7 @@ def check_folder(
 
     A run continues with its own settings, except for the keys `may_change`.
     """
-    if not run.exists() or (run.is_dir() and all(path.name in LEFTOVERS for path in run.iterdir())):
+    if has_no_run(run):
         return
     if not (run / "run.json").is_file():
         raise ValueError(

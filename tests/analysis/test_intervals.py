@@ -1,9 +1,10 @@
 """Confidence intervals over images: coverage, seeding, and no interval without a defined score."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from support.pair_definitions import best
@@ -20,7 +21,10 @@ from coupled.analysis.representations.intervals import (
     left_out_scores,
 )
 from coupled.analysis.representations.pair_scores import Score, one_pass, scores, values
+from coupled.analysis.schemas import INTERVAL
+from coupled.analysis.tables import read_table
 from coupled.config.metric_registry import find_pair_metrics, pair_metric_names
+from coupled.storage.atomic_files import write_durably
 
 METRICS = {metric.name: metric for metric in find_pair_metrics(pair_metric_names())}
 WANTED = [Score("x", "y", "h", name) for name in METRICS]
@@ -167,20 +171,86 @@ def test_blocks_are_random_and_of_equal_size() -> None:
 
 
 def test_the_program_writes_intervals(drifting_run: Path, tmp_path: Path, table: Read) -> None:
-    """Beside rows without intervals. A second call into another folder gives equal intervals and the same scores."""
-    base = ["--run-dir", str(drifting_run), "--split", "test", "--layers", "h", "--epochs", "0,2"]
-    base += ["--num-images", "150", "--compare", "ce", "--metrics", *METRICS]
-    for folder in ("one", "two"):
-        assert main([*base, "--output", str(tmp_path / folder), "--confidence", "50"]) == 0
-    assert main([*base, "--output", str(tmp_path / "two")]) == 0
-    one, two = (table(tmp_path / folder / "test_alignment.csv") for folder in ("one", "two"))
-    assert two[: len(one)] == one
-    assert [(r["ci_low"], r["ci_high"], r["resamples"]) for r in two[len(one) :]] == [("", "", "")] * len(one)
-    for row, plain in zip(one, two[len(one) :], strict=True):
-        assert row["value"] == plain["value"]
+    """A second call into another folder gives equal intervals; the scores are those of a call without intervals."""
+    base = [*command(drifting_run), "--num-images", "150", "--compare", "ce", "--metrics", *METRICS]
+    for folder in ("one", "two", "none"):
+        intervals = ["--confidence", "50"] if folder != "none" else []
+        assert main([*base, "--output", str(tmp_path / folder), *intervals]) == 0
+    one, two, plain = (table(tmp_path / folder / "test_alignment.csv") for folder in ("one", "two", "none"))
+    assert two == one
+    assert [row | without_interval for row in one] == plain
+    for row in one:
         assert row["resamples"] == "50"
         if row["metric"] == "svcca":
             assert row["ci_low"] == row["ci_high"] == ""
             continue
         low, value, high = (float(row[column]) for column in ("ci_low", "value", "ci_high"))
         assert low == value == high == best(row["metric"]) if row["epoch"] == "0" else low < value < high
+
+
+without_interval = dict.fromkeys(INTERVAL, "")
+
+
+def command(run: Path) -> list[str]:
+    return ["--run-dir", str(run), "--split", "test", "--layers", "h", "--epochs", "0,2"]
+
+
+def measure(run: Path, output: Path, *more: str) -> pd.DataFrame:
+    """The table after a call of the program into `output`."""
+    options = ["--num-images", "40", "--compare", "nscl", "ce", "--metrics", "cka", "rsa", "--output", str(output)]
+    assert main([*command(run), *options, *more]) == 0
+    return read_table(output / "test_alignment.csv")
+
+
+def by_metric(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    """Epochs x arms of each metric. pandas raises ValueError if a score has two rows."""
+    return [own.pivot(index="epoch", columns="arm", values="value") for _, own in rows.groupby("metric")]
+
+
+def test_a_score_has_one_row_whether_its_interval_is_computed_first_later_or_again(
+    drifting_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A second row beside the first would count a score twice, and a plain pivot of the table would fail."""
+    plain = measure(drifting_run, tmp_path)
+    narrow = measure(drifting_run, tmp_path, "--confidence", "20")
+    assert len(plain) == len(narrow) == 8
+    assert [*map(pd.DataFrame.to_dict, by_metric(narrow))] == [*map(pd.DataFrame.to_dict, by_metric(plain))]
+    assert narrow["ci_low"].notna().all()
+    assert {*narrow["resamples"]} == {20}
+    written = (tmp_path / "test_alignment.csv").read_bytes()
+    for options in ((), ("--confidence", "20")):
+        capsys.readouterr()
+        measure(drifting_run, tmp_path, *options)
+        assert "test_alignment.csv: 0 new rows, 8 in all" in capsys.readouterr().out
+        assert (tmp_path / "test_alignment.csv").read_bytes() == written
+    again = measure(drifting_run, tmp_path, "--confidence", "30")
+    assert {*again["resamples"]} == {30}
+    assert len(again) == 8
+    assert again["value"].equals(narrow["value"])
+    assert not again["ci_low"].equals(narrow["ci_low"])
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_call_that_is_killed_keeps_every_score_and_is_continued(
+    drifting_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: bool
+) -> None:
+    """Before or after the write of the second epoch: its rows are the old or the new ones, and none is lost."""
+    plain = measure(drifting_run, tmp_path / "cut")
+    writes: list[Path] = []
+
+    def killed(path: Path, data: Iterable[bytes]) -> None:
+        writes.append(path)
+        if len(writes) < 2 or not before:
+            write_durably(path, data)
+        if len(writes) == 2:
+            raise SystemExit("killed")
+
+    monkeypatch.setattr("coupled.analysis.tidy_csv.write_durably", killed)
+    with pytest.raises(SystemExit, match="killed"):
+        measure(drifting_run, tmp_path / "cut", "--confidence", "20")
+    monkeypatch.undo()
+    cut = read_table(tmp_path / "cut/test_alignment.csv")
+    assert [*map(pd.DataFrame.to_dict, by_metric(cut))] == [*map(pd.DataFrame.to_dict, by_metric(plain))]
+    assert cut.groupby("epoch")["resamples"].count().to_dict() == {0: 4, 2: 0 if before else 4}
+    continued = measure(drifting_run, tmp_path / "cut", "--confidence", "20")
+    assert continued.equals(measure(drifting_run, tmp_path / "whole", "--confidence", "20"))

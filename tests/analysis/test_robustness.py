@@ -103,7 +103,16 @@ def test_known_errors_are_not_computed_again(
     base = ["--run-dir", str(drifting_run), "--output", str(measured), "--arms", "cl", "ce", "--num-images", "40"]
     assert main([*base, "--corruptions", *SOME]) == 0
     assert (measured / "robustness_mce.csv").read_bytes() == before
-    assert "mCE relative to cl, epoch 2: cl 1.000 (2 corruptions), ce " in capsys.readouterr().out
+    assert "mean corruption error (mCE) relative to cl, epoch 2: cl 1.000 (2 corruptions), ce " in capsys.readouterr().out
+
+
+def test_a_mean_of_one_corruption_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Means of different numbers of corruptions are not comparable."""
+    rows = table({("cl", "own"): {"none": [0.2], "fog": [0.5] * 5}})
+    rows = rows.assign(module="h").reindex(columns=list(SCHEMAS["robustness.csv"].columns))
+    rows.to_csv(tmp_path / "robustness.csv", index=False)
+    robustness.write_summary(tmp_path, "cl")
+    assert "mean corruption error (mCE) relative to cl, epoch 1: cl 1.000 (1 corruption)" in capsys.readouterr().out
 
 
 def table(errors: dict[tuple[str, str], dict[str, list[float]]]) -> pd.DataFrame:

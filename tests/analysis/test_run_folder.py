@@ -3,6 +3,7 @@
 import argparse
 import errno
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,8 +27,29 @@ def test_the_newest_run_has_the_newest_run_json(tmp_path: Path) -> None:
         os.utime(tmp_path / name / "run.json", (1000 - age, 1000 - age))
     (tmp_path / "d").mkdir()
     assert newest_run(tmp_path) == tmp_path / "b"
-    with pytest.raises(ValueError, match=r"run_dir: not given, and there is no run under '.*/d'"):
+    none = r"run_dir: not given, and there is no run directly in '.*/d'; there is none in folders of sweeps either; pass"
+    with pytest.raises(ValueError, match=none):
         newest_run(tmp_path / "d")
+
+
+def test_runs_of_sweeps_are_listed_where_there_is_no_other_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sweep has several runs, so none of them is taken; without their names the user would have to search."""
+    monkeypatch.chdir(tmp_path)
+    for age, name in enumerate(("few/seed=1", "few/seed=0", "of_paper/many/seed=0")):
+        path = Path("runs", name, "run.json")
+        path.parent.mkdir(parents=True)
+        path.write_text("{}")
+        os.utime(path, (1000 - age, 1000 - age))
+    listed = "in folders of sweeps: runs/of_paper/many/seed=0 (newest of 1 run), runs/few/seed=1 (newest of 2 runs)"
+    with pytest.raises(ValueError, match=re.escape(f"{Path('runs').resolve()}'; {listed}; pass a run folder")):
+        newest_run(Path("runs"))
+    with pytest.raises(ValueError, match=re.escape(f"no such folder 'fwe'; {listed}")):
+        read_description(Path("fwe"))
+    inside = "'runs/few' is not a run folder: it has no run.json; runs in it: runs/few/seed=0, runs/few/seed=1"
+    with pytest.raises(ValueError, match=re.escape(inside)):
+        read_description(Path("runs/few"))
 
 
 @pytest.mark.parametrize(

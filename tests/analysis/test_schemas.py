@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from coupled.analysis.schemas import COLUMNS, OF_STEPS, SCHEMAS
+from coupled.analysis.schemas import COLUMNS, INTERVAL, OF_STEPS, SCHEMAS
 from coupled.analysis.weights.growth import Fit
 from coupled.arms.step_result import StepResult
 from coupled.metrics.weights import Gap
@@ -30,6 +30,8 @@ def test_the_key_has_no_values_and_the_place_no_provenance() -> None:
     assert SCHEMAS["test_alignment.csv"].place == (
         *("epoch", "split", "reference", "arm", "module", "metric", "num_images"),
     )
+    for schema in SCHEMAS.values():
+        assert not {*schema.key} & {*INTERVAL}  # a score with an interval is the score without one
 
 
 def test_the_schema_names_the_fields_that_the_programs_compute() -> None:

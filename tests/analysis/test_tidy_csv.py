@@ -68,3 +68,20 @@ def test_derived_values_are_replaced_where_they_differ(tmp_path: Path) -> None:
     assert path.read_text() == "k,v\n1,0.5\n2,0.75\n3,1.0\n"
     TidyCsv(path, ("k", "v"), ("k",)).renew([(2, 0.75), (3, 1.0)])
     assert path.read_text() == "k,v\n1,0.5\n2,0.75\n3,1.0\n"
+
+
+def test_of_rows_that_differ_only_in_intervals_one_with_an_interval_remains(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Older versions wrote a second row for the interval; each score would be counted twice."""
+    path = tmp_path / "t.csv"
+    columns = ("k", "value", "ci_low", "ci_high", "resamples")
+    path.write_text(",".join(columns) + "\n1,.5,,,\n2,.5,.4,.6,9\n3,.5,,,\n2,.5,,,\n1,.5,.3,.7,9\n1,.5,.2,.8,20\n")
+    table = TidyCsv(path, columns, ("k",))
+    assert path.read_text().splitlines()[1:] == ["3,.5,,,", "2,.5,.4,.6,9", "1,.5,.2,.8,20"]
+    assert "t.csv: removed duplicate rows: 3" in capsys.readouterr().err
+    assert [table.has(1), table.has(1, resamples=20), table.has(1, resamples=9)] == [True, True, False]
+    assert [table.has(3), table.has(3, resamples=9), table.has(4)] == [True, False, False]
+    path.write_text(",".join(columns) + "\n1,.5,,,\n1,.6,.4,.6,9\n")
+    with pytest.raises(BadTableError, match="two rows with the same key and different values: 1;"):
+        TidyCsv(path, columns, ("k",))

@@ -19,8 +19,9 @@ def mean_corruption_errors(rows: pd.DataFrame, reference: str) -> pd.DataFrame:
         mCE = mean over c of CE_c
 
     E_sc is the error of the arm at severity s of corruption c, E its error on clean images, and E' those of the
-    reference arm, which is AlexNet in the paper. A corruption counts if both arms have all five severities of it; the
-    column `corruptions` is their number. A quotient with a denominator of 0 or less is NaN.
+    reference arm, which is AlexNet in the paper; CE_c is the corruption error and mCE the mean corruption error. A
+    corruption counts if both arms have all five severities of it; the column `corruptions` is their number. A quotient
+    with a denominator of 0 or less is NaN.
 
     Args:
         rows: rows of robustness.csv, without repeated ones.

@@ -9,6 +9,7 @@ from coupled.analysis.plots.drawing import line, plain
 from coupled.analysis.plots.figure_tables import FigureTables, add_legend
 from coupled.analysis.selections.panels import n_of_rows
 from coupled.analysis.tables import largest_sample
+from coupled.monitoring.terminal import counted
 
 NAMES = {"logits": "classifier of the arm", "h": "linear probe on h", "z": "linear probe on z"}  # by module
 
@@ -80,7 +81,7 @@ def corruption_errors(tables: FigureTables) -> Figure:
     for axes in (over_severities, of_corruptions):
         plain(axes)
     over_severities.set_xlabel("severity (0: clean images)")
-    over_severities.set_title(f"error, mean over {len(names)} corruptions", fontsize="medium")
+    over_severities.set_title(f"error, mean over {counted(len(names), 'corruption')}", fontsize="medium")
     of_corruptions.set_yticks(place, [*names, "mean"])
     of_corruptions.invert_yaxis()
     of_corruptions.grid(axis="y", linewidth=0.4, alpha=0.5)

@@ -38,7 +38,8 @@ MEASURES = (
     Measure(
         "robustness_mce.csv",
         "Mean corruption errors",
-        "error: mean over severities. ce, relative_ce: relative to the reference arm; mce, relative_mce: their means.",
+        "error: mean over severities. ce (corruption error): sum of the errors over that of the reference arm; relative_ce:"
+        " the same above the errors on clean images. mce (mean corruption error), relative_mce: means over corruptions.",
     ),
     Measure(
         "barrier_height.csv",

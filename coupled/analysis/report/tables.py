@@ -129,9 +129,5 @@ def read_tables(folder: Path, arms: Sequence[str]) -> dict[str, pd.DataFrame]:
 
 def _newest_rows(table: pd.DataFrame, name: str) -> pd.DataFrame:
     """Return the last of the rows that differ only in their digests, in the order of epochs."""
-    schema = SCHEMAS[name]
-    if "ci_low" in table:  # a newer row without an interval keeps the interval of the older row
-        key, interval = [*schema.place, *schema.digests], ["ci_low", "ci_high"]
-        table[interval] = table.groupby(key, dropna=False)[interval].transform("last")
-    table = newest(table, name) if schema.digests else table
+    table = newest(table, name) if SCHEMAS[name].digests else table
     return table.sort_values("epoch", kind="stable") if "epoch" in table else table  # rows are appended in any order

@@ -51,7 +51,7 @@ class Measurement(NamedTuple):
         if score.label is not None:
             what = (score.metric, self.sample.images.class_names[score.label])
         digests = (*(self.snapshots[arm, self.epoch] for arm in (score.reference, score.arm)), self.sample.digest)
-        return (*where, *layers, *what, self.num_images(score.metric, score.label), self.confidence or "", *digests)
+        return (*where, *layers, *what, self.num_images(score.metric, score.label), *digests)
 
     def table(self, score: Score) -> str:
         """The name of the table of a score."""
@@ -104,7 +104,8 @@ def pair_rows(
         key, table = measurement.key(score), measurement.table(score)
         columns = SCHEMAS[table].columns
         place = columns.index("value")
-        rows.setdefault(table, []).append((*key[:place], value, *bounds[score], *key[place:]))
+        about = (value, *bounds[score], key[place], measurement.confidence or "")  # key[place] is num_images
+        rows.setdefault(table, []).append((*key[:place], *about, *key[place + 1 :]))
     say_undefined(f"epoch {measurement.epoch}, {name}", found, images.class_names)
     return rows
 

@@ -7,12 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from coupled.analysis.schemas import SCHEMAS
+from coupled.analysis.schemas import INTERVAL, SCHEMAS
 
 OF_A_SEED = ("name", "seed")  # settings in which the seeds of one experiment differ
 MOST_SETTINGS = 5  # that are listed with their values
 ABSENT = "absent"  # a key that a run does not have; a value of None is written as in YAML
-INTERVALS = ("ci_low", "ci_high", "resamples")  # over images of one run; over seeds the standard deviation is shown
 
 
 def by_seed(settings: Sequence[Mapping[str, Any]]) -> list[list[int]]:
@@ -65,7 +64,7 @@ def average(tables: Sequence[pd.DataFrame], name: str) -> pd.DataFrame:
         texts "yes" if there is one, otherwise no text. Digests and intervals over images are left out.
     """
     schema = SCHEMAS[name]
-    left_out = {*schema.digests, *INTERVALS, "inputs_digest"}
+    left_out = {*schema.digests, *INTERVAL, "inputs_digest"}
     key = [column for column in schema.place if all(column in table for table in tables)]
     every = pd.concat([table.drop(columns=[c for c in table if c in left_out]) for table in tables])
     values = [str(column) for column in every if column not in key]
