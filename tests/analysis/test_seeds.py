@@ -1,6 +1,7 @@
 """Runs of several seeds are one line with its band, and different runs are side by side, in figures and report."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from coupled.analysis.figures import main
 from coupled.analysis.plots.experiment_tables import experiment_tables
 from coupled.analysis.plots.figure_tables import FigureTables
 from coupled.analysis.plots.pair_figures import drift
-from coupled.analysis.plots.panel_figures import draw_panel
+from coupled.analysis.plots.panel_figures import draw_panels, panels_figure
 from coupled.analysis.report.charts import figure as plotly_figure
 from coupled.analysis.report.program import sections
 from coupled.analysis.report.tables import experiments
@@ -22,7 +23,7 @@ from coupled.analysis.run import open_run
 from coupled.analysis.schemas import SCHEMAS
 from coupled.analysis.selections.looks import Looks
 from coupled.analysis.selections.pairs import add_pairs
-from coupled.analysis.selections.panels import Axis, Panel, Series
+from coupled.analysis.selections.panels import Axis, Floor, Panel, Series
 from coupled.analysis.selections.seeds import average, by_seed, common_name, differences, run_names
 from coupled.analysis.selections.styles import Style, arm_styles
 from coupled.analysis.several_runs import open_runs
@@ -198,6 +199,45 @@ def test_the_deviation_of_a_single_epoch_is_a_bar() -> None:
     (trace,) = plotly_figure(panel)["data"]
     assert (trace["error_y"]["array"], trace["error_y"]["arrayminus"]) == ([0.2], [0.1])
     axes = Figure().subplots()
-    draw_panel(axes, panel)
+    draw_panels([axes], [panel])
     assert [each.tolist() for each in axes.collections[0].get_segments()] == [[[20.0, 0.4], [20.0, 0.7]]]  # type: ignore[attr-defined]
     assert axes.get_xticks().tolist() == plotly_figure(panel)["layout"]["xaxis"]["tickvals"] == [20.0]
+
+
+def test_the_arms_of_a_single_epoch_are_side_by_side_with_their_true_numbers(tmp_path: Path) -> None:
+    """Bars at one place cover each other; a table of the drawn numbers must still say epoch 20."""
+    series = [
+        Series(name, name, Style(colour, dash, marker), [20.0], [0.5], [0.4], [0.7], kind=kind)
+        for name, colour, dash, marker, kind in (
+            ("a", "#0072B2", "-", "o", "line"), ("b", "#D55E00", "--", "s", "points"), ("c", "#009E73", ":", "^", "curve"),
+        )
+    ]  # fmt: skip
+    floor = Floor("floor", [20.0], [0.0], [0.1])
+    panel = Panel(("a",), "a", Axis("epoch", whole=True), Axis("score"), series=series, floor=floor)
+    drawn = plotly_figure(panel)
+    assert drawn["layout"]["scattermode"] == "group"
+    assert [each["x"] for each in drawn["data"]] == [[19.5, 20.5], [19.5, 20.5], [20.0], [20.0], [20.0]]
+    assert [each["mode"] for each in drawn["data"][2:]] == ["lines+markers", "markers", "markers"]
+    (axes,) = panels_figure([panel], FigureTables(tmp_path, "a", {}, [])).axes
+    axes.figure.canvas.draw()
+    middles = [
+        axes.transData.inverted().transform(bar.get_transform().transform(bar.get_segments()[0]))[:, 0].mean()
+        for bar in axes.collections if hasattr(bar, "get_segments") and len(bar.get_segments())
+    ]  # fmt: skip
+    assert np.diff(sorted(middles)).min() > 0.1
+    assert sum(middles) == pytest.approx(60)
+    assert axes.lines[0].get_xydata().tolist() == [[20.0, 0.5]]
+    two = replace(panel, series=[replace(each, x=[19.0, 20.0], y=[0.5, 0.5], low=None) for each in series], floor=None)
+    assert "scattermode" not in plotly_figure(two)["layout"]
+
+
+def test_panels_that_share_an_axis_show_all_their_values(tmp_path: Path) -> None:
+    """The limits of the first panel hid the values of the others."""
+    panels = [
+        Panel((name,), name, Axis("epoch", whole=True), Axis("degrees", low=0.0, zero=True),
+              series=[Series("a", "a", Style("#0072B2", "-", "o"), [0.0, 1.0], [0.0, top])])
+        for name, top in (("one", 15.0), ("two", 60.0))
+    ]  # fmt: skip
+    figure = panels_figure(panels, FigureTables(tmp_path, "a", {}, []), sharey=True)
+    assert [axes.get_ylim()[0] for axes in figure.axes] == [0, 0]
+    assert all(axes.get_ylim()[1] > 60 for axes in figure.axes)

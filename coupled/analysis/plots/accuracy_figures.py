@@ -4,7 +4,7 @@ from matplotlib.figure import Figure
 
 from coupled.analysis.plots.drawing import grid, line, over_epochs, plain
 from coupled.analysis.plots.figure_tables import FigureTables, add_legend
-from coupled.analysis.plots.panel_figures import draw_panel
+from coupled.analysis.plots.panel_figures import draw_panels
 from coupled.analysis.selections import accuracy, pairs
 from coupled.analysis.selections.accuracy import ACCURACIES
 from coupled.analysis.selections.pairs import ALIGNMENTS
@@ -27,10 +27,10 @@ def alignment_accuracy(tables: FigureTables) -> Figure:
     size = 3.4 * len(columns) + 0.4, 0.6 + 2.9 * len(rows)
     figure = Figure(figsize=size, layout="constrained")
     cells = figure.subplots(len(rows), len(columns), squeeze=False, sharex="col", sharey="row")
-    for panel in panels:
-        place = rows.index(panel.key[0]), columns.index(panel.key[1])
+    places = [(rows.index(panel.key[0]), columns.index(panel.key[1])) for panel in panels]
+    draw_panels([cells[place] for place in places], panels)
+    for panel, place in zip(panels, places, strict=True):
         axes = cells[place]
-        draw_panel(axes, panel)
         axes.axhline(0, color="0.4", linewidth=0.8)
         axes.set_title(panel.short, fontsize="medium")
         axes.set_xlabel(panel.x.title if place[0] == len(rows) - 1 else "")
