@@ -209,7 +209,7 @@ def test_heat_maps_have_one_row_per_layer_and_one_column_per_epoch(folder: Path)
         (layers_gap(run), ["stem", "layer1"], lambda gap, place: gap + place),
     ):
         maps = [axes for axes in figure.axes if axes.images]
-        assert [axes.get_title() for axes in maps] == ["mine", "nscl", "ce"]
+        assert [axes.get_title() for axes in maps] == list(OTHERS)
         assert [text.get_text() for text in maps[0].get_yticklabels()] == layers
         assert len({axes.images[0].get_clim() for axes in maps}) == 1
         for axes in maps:

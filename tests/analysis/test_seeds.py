@@ -18,15 +18,17 @@ from coupled.analysis.plots.pair_figures import drift
 from coupled.analysis.plots.panel_figures import draw_panels, panels_figure
 from coupled.analysis.report.charts import figure as plotly_figure
 from coupled.analysis.report.program import sections
-from coupled.analysis.report.tables import experiments
+from coupled.analysis.report.tables import ReportRun, experiments
 from coupled.analysis.run import open_run
 from coupled.analysis.schemas import SCHEMAS
+from coupled.analysis.selections import bounds, pairs
 from coupled.analysis.selections.looks import Looks
 from coupled.analysis.selections.pairs import add_pairs
 from coupled.analysis.selections.panels import Axis, Floor, Panel, Series
 from coupled.analysis.selections.seeds import average, by_seed, common_name, differences, run_names
 from coupled.analysis.selections.styles import Style, arm_styles
 from coupled.analysis.several_runs import open_runs
+from coupled.analysis.weights.growth import growth
 from coupled.config.schema import from_resolved
 from coupled.storage.run_description import write_run_json
 
@@ -131,6 +133,44 @@ def test_seeds_are_one_line_with_their_deviation_in_figure_and_report(seeds: lis
     assert "error_y" not in trace
     text = "n = 357 test images; mean and one standard deviation over n = 3 seeds"
     assert figure.legends[0].get_title().get_text().replace("\n", " ") == text
+
+
+@pytest.fixture
+def gaps_of_seeds(seeds: list[Path]) -> list[ReportRun]:
+    """Each seed's gap grows exponentially with a rate of its own, and its fits are exact."""
+    runs = []
+    for rate, run in zip((0.1, 0.5, 1.0), report_runs(*seeds), strict=True):
+        t = np.arange(6.0)
+        rows = pd.DataFrame({"epoch": t, "reference": "cl", "arm": "nscl", "aggregate": "global", "module": np.nan})
+        rows = rows.assign(gap=(np.exp(rate * t) - 1) / rate, tensor=np.nan)
+        runs.append(replace(run, tables={"weight_gap.csv": rows, "weight_gap_growth.csv": growth(rows)}))
+    return runs
+
+
+def test_the_fitted_curve_of_several_seeds_is_the_mean_of_their_curves(gaps_of_seeds: list[ReportRun]) -> None:
+    """The curve of mean parameters is no fit to any of the points: at epoch 5 it is 20 % below their mean."""
+    panel_runs = experiments(gaps_of_seeds)
+    (panel,) = bounds.growth(panel_runs, Looks(panel_runs))
+    curve = next(each for each in panel.series if "exponential" in each.label)
+    expected = np.array([[(np.exp(r * t) - 1) / r for r in (0.1, 0.5, 1.0)] for t in curve.x])
+    np.testing.assert_allclose(curve.y, expected.mean(axis=1), rtol=1e-5)
+    np.testing.assert_allclose(curve.high, expected.mean(axis=1) + expected.std(axis=1, ddof=1), rtol=1e-5)
+    assert curve.label == "nscl · exponential · ± sd, n = 3"
+    assert panel.series[0].low is not None
+    assert panel.series[0].y[-1] == pytest.approx(expected[-1].mean(), rel=1e-12)
+    mean = np.mean([0.1, 0.5, 1.0])
+    assert (np.exp(5 * mean) - 1) / mean < 0.8 * expected[-1].mean()
+
+
+def test_the_angle_of_several_seeds_is_the_mean_of_their_angles(seeds: list[Path]) -> None:
+    """The arccos of the mean CKA is a smaller angle."""
+    tables = experiment_tables([open_run(path) for path in seeds], "cl")
+    panel = pairs.angles(tables.sources, tables.looks)[-1]
+    line = next(each for each in panel.series if each.arm == "ce")
+    degrees = np.degrees(np.arccos([cka("ce", 1, seed) for seed in SEEDS]))
+    assert line.y[1] == pytest.approx(degrees.mean(), rel=1e-12)
+    assert line.high is not None
+    assert line.high[1] == pytest.approx(degrees.mean() + degrees.std(ddof=1), rel=1e-12)
 
 
 def test_no_axis_shows_a_cka_above_1(seeds: list[Path]) -> None:

@@ -71,9 +71,14 @@ class FigureTables(NamedTuple):
         return self.experiments or (self,)
 
     @property
+    def each_seed(self) -> "Sequence[FigureTables]":
+        """The tables of the single runs of one experiment."""
+        return self.members or (self,)
+
+    @property
     def runs(self) -> "list[FigureTables]":
         """The tables of each run."""
-        return [run for each in self.sources for run in each.members or (each,)]
+        return [run for each in self.sources for run in each.each_seed]
 
     @property
     def looks(self) -> Looks:

@@ -1,6 +1,7 @@
 """The figures that compare arms with the reference: weight gap and alignment, over epochs and layers."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
@@ -12,8 +13,7 @@ from numpy.typing import NDArray
 from coupled.analysis.plots.drawing import grid
 from coupled.analysis.plots.figure_tables import FigureTables
 from coupled.analysis.plots.panel_figures import panels_figure
-from coupled.analysis.selections import pairs
-from coupled.analysis.selections.layers import CUT, over_epochs
+from coupled.analysis.selections import layers, pairs
 from coupled.analysis.selections.pairs import ALIGNMENTS
 from coupled.analysis.selections.panels import n_of_rows
 from coupled.analysis.tables import largest_sample
@@ -53,37 +53,41 @@ def _command(tables: FigureTables, metrics: Sequence[str]) -> str:
 
 
 def layers_alignment(tables: FigureTables) -> Figure:
-    """Return heat maps of CKA by layer and epoch, one per arm."""
-    scores = tables.scores()
-    return _heat_maps(tables, scores[scores["metric"] == "cka"], "value", f"CKA with {tables.reference}, test images")
+    """Return heat maps of CKA by layer and epoch, one per arm. Raises ValueError without rows of CKA."""
+    scores = tables.table("test_alignment.csv")
+    scores = scores[scores["metric"] == "cka"]
+    if scores.empty:
+        raise ValueError(f"{tables.folder / 'test_alignment.csv'}: no rows of CKA with '{tables.reference}'")
+    return _heat_maps(layers.of_scores(tables, scores, "test"), max(1.0, float(scores["value"].max())))
 
 
 def layers_gap(tables: FigureTables) -> Figure:
-    """Return heat maps of the weight gap by stage and epoch, one per arm."""
-    gaps = tables.gaps()
-    gaps = gaps[(gaps["aggregate"] == "mean") & gaps["module"].notna()]
-    return _heat_maps(tables, gaps, "gap", f"weight gap to {tables.reference}")
+    """Return heat maps of the weight gap by layer and epoch, one per arm; by stage, if there are many layers.
+
+    Raises ValueError if the table has no rows of layers.
+    """
+    maps = layers.of_weights(tables, tables.gaps(), "gap")
+    if not maps:
+        raise ValueError(f"{tables.folder / 'weight_gap.csv'}: no rows of layers with '{tables.reference}'")
+    return _heat_maps(replace(maps[0], low=0.0))
 
 
-def _heat_maps(tables: FigureTables, rows: pd.DataFrame, column: str, label: str) -> Figure:
-    """Return one map per arm with a common colour scale, first layer at the bottom. Raises ValueError without rows."""
-    rows = rows[rows["arm"].isin(tables.arms(rows))]
-    if rows.empty:
-        raise ValueError(f"{tables.folder}: no rows of '{label}'")
-    maps = over_epochs(tables, rows, column, label)
-    low, high = (0.0, maps.high) if column == "gap" else (maps.low, max(1.0, maps.high))
+def _heat_maps(maps: layers.Maps, high: float | None = None) -> Figure:
+    """Return one map per arm with a common colour scale up to `high`, first layer at the bottom."""
     figure, panels = grid(len(maps.cells), width=2.9, height=max(2.2, 0.8 + 0.3 * len(maps.layers)), sharey=True)
     for axes, (arm, cells) in zip(panels, maps.cells.items(), strict=True):
-        image = axes.imshow(cells, aspect="auto", origin="lower", cmap="cividis", vmin=low, vmax=high)
+        image = axes.imshow(cells, aspect="auto", origin="lower", cmap="cividis", vmin=maps.low, vmax=maps.high if high is None else high)
         ticks = np.unique(np.linspace(0, len(maps.epochs) - 1, min(6, len(maps.epochs))).astype(int))
         axes.set_xticks(ticks, [str(maps.epochs[i]) for i in ticks])
         axes.set_yticks(range(len(maps.layers)), maps.layers)
         axes.set_title(arm, fontsize="medium")
         axes.set_xlabel("epoch")
+    for axes in panels[::4]:
+        axes.set_ylabel(maps.rows)
     extend: Any = "max" if maps.cut else "neither"
-    text = f"{label}\n{CUT}" if maps.cut else label
+    text = f"{maps.title}\n{layers.CUT}" if maps.cut else maps.title
     figure.colorbar(image, ax=figure.axes, label=text, fraction=0.05, extend=extend)
-    figure.suptitle(n_of_rows(rows, "test", tables.seeds), fontsize="small")
+    figure.suptitle("; ".join(filter(None, (maps.n, layers.largest_deviation(maps)))), fontsize="small")
     return figure
 
 
