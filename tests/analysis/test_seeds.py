@@ -249,7 +249,9 @@ def test_the_arms_of_a_single_epoch_are_side_by_side_with_their_true_numbers(tmp
     series = [
         Series(name, name, Style(colour, dash, marker), [20.0], [0.5], [0.4], [0.7], kind=kind)
         for name, colour, dash, marker, kind in (
-            ("a", "#0072B2", "-", "o", "line"), ("b", "#D55E00", "--", "s", "points"), ("c", "#009E73", ":", "^", "curve"),
+            ("a", "#0072B2", "-", "o", "line"),
+            ("b", "#D55E00", "--", "s", "points"),
+            ("c", "#009E73", ":", "^", "curve"),
         )
     ]  # fmt: skip
     floor = Floor("floor", [20.0], [0.0], [0.1])

@@ -24,17 +24,20 @@ def panels_figure(
     width: float = 2.6,
     height: float = 2.4,
     short: bool = False,
+    y_titles: bool = False,
     **grids: Any,
 ) -> Figure:
     """Return a figure of these panels with one legend, whose title has the numbers of images and seeds.
 
-    With `short` the titles are the short ones of panels that share layer and split.
+    With `short` the titles are the short ones of panels that share layer and split; with `y_titles` the y axes have
+    titles, too.
     """
     figure, cells = grid(len(panels), width, height, **grids)
     draw_panels(cells, panels)
     for axes, panel in zip(cells, panels, strict=True):
         title = panel.short if short else panel.y.title
         axes.set_title(textwrap.fill(title, int(LETTERS * width)), fontsize="medium")
+        axes.set_ylabel(panel.y.title if y_titles else "")
     add_legend(figure, tables, n_of(panels))
     return figure
 

@@ -34,7 +34,9 @@ def weights_by_layer(runs: Sequence[ReportRun], looks: Looks) -> Chart:
             for measure in select.MEASURES:
                 for maps in select.of_weights(run, group, measure):
                     title = f"{measure.replace('_', ' ')} by {maps.rows}"
-                    variants[_name(looks, run, title, f"to {reference}")] = over_epochs(run, looks, maps, str(reference))
+                    variants[_name(looks, run, title, f"to {reference}")] = over_epochs(
+                        run, looks, maps, str(reference)
+                    )
     caption = (
         "One row per layer, sorted by name. The vertical line marks the epoch of the slider; the last panel shows"
         " the values at this epoch."

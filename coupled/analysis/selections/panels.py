@@ -150,11 +150,11 @@ def n_of(panels: Iterable[Panel]) -> str:
     return _in_words(list(counts), sorted(seeds), bands)
 
 
-def n_of_rows(rows: pd.DataFrame, split: str, seeds: int) -> str:
-    """The numbers of images and seeds of the rows of a table in one line, for a figure without bands."""
+def n_of_rows(rows: pd.DataFrame, split: str, seeds: int, bands: bool = False) -> str:
+    """The numbers of images and seeds of the rows of a table in one line; `bands` are standard deviations."""
     panel = Panel((), "", EPOCHS, EPOCHS)
     panel.count(rows, split)
-    return _in_words(list(panel.counts), [seeds], bands=False)
+    return _in_words(list(panel.counts), [seeds], bands)
 
 
 def _in_words(counts: Sequence[str], seeds: Sequence[int], bands: bool) -> str:
