@@ -1,5 +1,8 @@
 """The figures of classifiers: reliability curves, errors on corrupted images."""
 
+from typing import Any
+
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -53,11 +56,13 @@ def corruption_errors(tables: FigureTables) -> Figure:
 
 def _draw_by_name(axes: Axes, shown: ByName) -> None:
     """Draw a point for each name and arm, the first name at the top, with the standard deviation over seeds."""
-    for series in shown.series:
+    count = len(shown.series)
+    for index, series in enumerate(shown.series):
+        places = np.array(series.x) + 0.6 * ((index + 0.5) / count - 0.5)  # so that intervals do not cover each other
         if series.low is not None and series.high is not None:
-            axes.hlines(series.x, series.low, series.high, color=series.style.color, linewidth=1)
-        look = {"color": series.style.color, "marker": series.style.marker}
-        axes.plot(series.y, series.x, linestyle="", markersize=5, label=series.label, **look)
+            axes.hlines(places, series.low, series.high, color=series.style.color, linewidth=1)
+        look: dict[str, Any] = {"color": series.style.color, "marker": series.style.marker}
+        axes.plot(series.y, places, linestyle="", markersize=4, label=series.label, **look)
     plain(axes)
     axes.set_yticks(range(len(shown.names)), shown.names)
     axes.invert_yaxis()

@@ -15,7 +15,7 @@ def barrier(tables: FigureTables) -> Figure:
     For each loss and classifier of barrier.csv, as trained and with matched channels: the values along the line at the
     last epoch, and the height of the barrier over epochs. Raises ValueError without rows with this reference.
     """
-    return between_figure(between.barrier(tables.sources, tables.looks), tables)
+    return between_figure(between.barrier(tables.sources, tables.looks), tables, width=3.0)
 
 
 def gradients(tables: FigureTables) -> Figure:
