@@ -10,7 +10,8 @@ Figures:
   objective, options and random draws), a grey band shows how much twins differ: the noise floor. Its height is above 0
   only if a twin was perturbed (`perturb`). Shaded areas are confidence intervals from `coupled alignment --confidence`.
 * matrix: CKA of h on test for every pair of arms, at the last epoch. Needs `coupled alignment --compare all`.
-* layers_alignment, layers_gap: heat maps, layer by epoch, of CKA on test and of the weight gap by stage.
+* layers_alignment, layers_gap: heat maps, layer by epoch, of CKA on test and of the weight gap; of more than 24 layers
+  stage by epoch. Of several seeds they show means, and name the largest standard deviation of a cell.
 * quality: metrics of quality.csv for h on test, over epochs, including the reference.
 * collapse: metrics of collapse.csv on test, over epochs, including symmetry and alignment of predictors.
 * gap_alignment: alignment against weight gap, one path per arm.
@@ -50,7 +51,7 @@ from coupled.analysis.plots.experiment_tables import experiment_tables
 from coupled.analysis.plots.figure_tables import FigureTables, default_reference, figure_tables
 from coupled.analysis.plots.loss_figures import barrier, gradients
 from coupled.analysis.plots.measure_figures import class_alignment, mutual_knn, pair_metrics
-from coupled.analysis.plots.option_figures import option_paths, options
+from coupled.analysis.plots.option_figures import options
 from coupled.analysis.plots.pair_figures import (
     angles,
     drift,
@@ -62,6 +63,7 @@ from coupled.analysis.plots.pair_figures import (
 )
 from coupled.analysis.plots.spectrum_figures import duality, spectra
 from coupled.analysis.run import USUAL_REFERENCE, Run
+from coupled.analysis.selections.options import option_paths
 from coupled.analysis.several_runs import open_runs
 from coupled.analysis.tables import BadTableError
 from coupled.monitoring.terminal import say

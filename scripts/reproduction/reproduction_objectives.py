@@ -62,13 +62,13 @@ def duality(values: pd.DataFrame) -> Answer:
 
 
 def matrix(values: pd.DataFrame) -> Figure:
-    """Draw the CKA of every pair of arms, as mean over seeds."""
+    """Draw the CKA of every pair of arms, as mean and standard deviation over seeds."""
     every = pairs(values).assign(metric="cka", module="h", num_images=0)
     where = ["epoch", "reference", "arm", "module", "metric", "num_images"]
-    mean = every.groupby(where, sort=False)["value"].mean().reset_index()
-    figure = alignment_matrix(mean, list(dict.fromkeys([*every["reference"], *every["arm"]])))
-    figure.suptitle(f"mean of n = {values['seed'].nunique()} seeds", fontsize="medium")
-    return figure
+    of_pairs = every.groupby(where, sort=False)["value"]
+    rows = of_pairs.agg(value="mean", value_sd="std").reset_index().drop(columns="num_images")
+    order = list(dict.fromkeys([*every["reference"], *every["arm"]]))
+    return alignment_matrix(rows, order, seeds=values["seed"].nunique())
 
 
 def directpred(values: pd.DataFrame) -> Answer:

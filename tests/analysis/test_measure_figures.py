@@ -73,7 +73,7 @@ def test_classes_are_sorted_by_their_first_metric(tmp_path: Path, count: int) ->
     order = [f"c{k}" for k in sorted(range(count), key=lambda k: k * 7 % count)]
     shown = order if count <= 20 else order[:10] + order[-10:]
     assert [each.get_text() for each in figure.axes[0].get_yticklabels()] == shown
-    assert [axes.get_title() for axes in figure.axes] == ["rsa", "cka"]
+    assert [axes.get_title() for axes in figure.axes] == ["RSA", "CKA"]
     for axes in figure.axes:
         nscl, ce = (container.patches for container in axes.containers)
         expected = [int(name[1:]) * 7 % count / 2 for name in shown]

@@ -9,7 +9,8 @@ import pytest
 
 from coupled.analysis.figures import draw_each
 from coupled.analysis.plots.figure_tables import FigureTables
-from coupled.analysis.plots.option_figures import OptionPath, option_paths, options
+from coupled.analysis.plots.option_figures import options
+from coupled.analysis.selections.options import OptionPath, option_paths
 from coupled.analysis.selections.styles import arm_styles
 from coupled.sweep import figures as sweep_figures
 from coupled.sweep.sweep_file import FigureSettings
@@ -66,7 +67,10 @@ def tables(folder: Path, with_gaps: bool = True) -> FigureTables:
 def test_the_line_has_the_values_of_the_last_epoch_in_the_order_of_the_option(tmp_path: Path) -> None:
     """A row per option; RSA has no rows, so it has no panel."""
     figure = options(tables(tmp_path))
-    assert [axes.get_title() for axes in figure.axes[:2]] == ["CKA, test images, h", "weight gap, mean over layers"]
+    assert [axes.get_title() for axes in figure.axes[:2]] == [
+        "CKA with cl, test images, h",
+        "weight gap to cl, mean over layers",
+    ]
     assert len(figure.axes) == 4
     share, gap, groups, _ = figure.axes
     assert share.get_xlabel() == "label_fraction of nscl"

@@ -1,6 +1,7 @@
 """Runs of several seeds are one line with its band, and different runs are side by side, in figures and report."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,20 @@ from coupled.analysis.figures import main
 from coupled.analysis.plots.experiment_tables import experiment_tables
 from coupled.analysis.plots.figure_tables import FigureTables
 from coupled.analysis.plots.pair_figures import drift
-from coupled.analysis.plots.panel_figures import draw_panel
+from coupled.analysis.plots.panel_figures import draw_panels, panels_figure
 from coupled.analysis.report.charts import figure as plotly_figure
 from coupled.analysis.report.program import sections
-from coupled.analysis.report.tables import experiments
+from coupled.analysis.report.tables import ReportRun, experiments
 from coupled.analysis.run import open_run
 from coupled.analysis.schemas import SCHEMAS
+from coupled.analysis.selections import bounds, pairs
 from coupled.analysis.selections.looks import Looks
 from coupled.analysis.selections.pairs import add_pairs
-from coupled.analysis.selections.panels import Axis, Panel, Series
+from coupled.analysis.selections.panels import Axis, Floor, Panel, Series
 from coupled.analysis.selections.seeds import average, by_seed, common_name, differences, run_names
 from coupled.analysis.selections.styles import Style, arm_styles
 from coupled.analysis.several_runs import open_runs
+from coupled.analysis.weights.growth import growth
 from coupled.config.schema import from_resolved
 from coupled.storage.run_description import write_run_json
 
@@ -132,6 +135,44 @@ def test_seeds_are_one_line_with_their_deviation_in_figure_and_report(seeds: lis
     assert figure.legends[0].get_title().get_text().replace("\n", " ") == text
 
 
+@pytest.fixture
+def gaps_of_seeds(seeds: list[Path]) -> list[ReportRun]:
+    """Each seed's gap grows exponentially with a rate of its own, and its fits are exact."""
+    runs = []
+    for rate, run in zip((0.1, 0.5, 1.0), report_runs(*seeds), strict=True):
+        t = np.arange(6.0)
+        rows = pd.DataFrame({"epoch": t, "reference": "cl", "arm": "nscl", "aggregate": "global", "module": np.nan})
+        rows = rows.assign(gap=(np.exp(rate * t) - 1) / rate, tensor=np.nan)
+        runs.append(replace(run, tables={"weight_gap.csv": rows, "weight_gap_growth.csv": growth(rows)}))
+    return runs
+
+
+def test_the_fitted_curve_of_several_seeds_is_the_mean_of_their_curves(gaps_of_seeds: list[ReportRun]) -> None:
+    """The curve of mean parameters is no fit to any of the points: at epoch 5 it is 20 % below their mean."""
+    panel_runs = experiments(gaps_of_seeds)
+    (panel,) = bounds.growth(panel_runs, Looks(panel_runs))
+    curve = next(each for each in panel.series if "exponential" in each.label)
+    expected = np.array([[(np.exp(r * t) - 1) / r for r in (0.1, 0.5, 1.0)] for t in curve.x])
+    np.testing.assert_allclose(curve.y, expected.mean(axis=1), rtol=1e-5)
+    np.testing.assert_allclose(curve.high, expected.mean(axis=1) + expected.std(axis=1, ddof=1), rtol=1e-5)
+    assert curve.label == "nscl · exponential · ± sd, n = 3"
+    assert panel.series[0].low is not None
+    assert panel.series[0].y[-1] == pytest.approx(expected[-1].mean(), rel=1e-12)
+    mean = np.mean([0.1, 0.5, 1.0])
+    assert (np.exp(5 * mean) - 1) / mean < 0.8 * expected[-1].mean()
+
+
+def test_the_angle_of_several_seeds_is_the_mean_of_their_angles(seeds: list[Path]) -> None:
+    """The arccos of the mean CKA is a smaller angle."""
+    tables = experiment_tables([open_run(path) for path in seeds], "cl")
+    panel = pairs.angles(tables.sources, tables.looks)[-1]
+    line = next(each for each in panel.series if each.arm == "ce")
+    degrees = np.degrees(np.arccos([cka("ce", 1, seed) for seed in SEEDS]))
+    assert line.y[1] == pytest.approx(degrees.mean(), rel=1e-12)
+    assert line.high is not None
+    assert line.high[1] == pytest.approx(degrees.mean() + degrees.std(ddof=1), rel=1e-12)
+
+
 def test_no_axis_shows_a_cka_above_1(seeds: list[Path]) -> None:
     """The deviation reaches above 1; a reader would take the axis for that of another score."""
     figure = drift(experiment_tables([open_run(path) for path in seeds], "cl"))
@@ -198,6 +239,47 @@ def test_the_deviation_of_a_single_epoch_is_a_bar() -> None:
     (trace,) = plotly_figure(panel)["data"]
     assert (trace["error_y"]["array"], trace["error_y"]["arrayminus"]) == ([0.2], [0.1])
     axes = Figure().subplots()
-    draw_panel(axes, panel)
+    draw_panels([axes], [panel])
     assert [each.tolist() for each in axes.collections[0].get_segments()] == [[[20.0, 0.4], [20.0, 0.7]]]  # type: ignore[attr-defined]
     assert axes.get_xticks().tolist() == plotly_figure(panel)["layout"]["xaxis"]["tickvals"] == [20.0]
+
+
+def test_the_arms_of_a_single_epoch_are_side_by_side_with_their_true_numbers(tmp_path: Path) -> None:
+    """Bars at one place cover each other; a table of the drawn numbers must still say epoch 20."""
+    series = [
+        Series(name, name, Style(colour, dash, marker), [20.0], [0.5], [0.4], [0.7], kind=kind)
+        for name, colour, dash, marker, kind in (
+            ("a", "#0072B2", "-", "o", "line"),
+            ("b", "#D55E00", "--", "s", "points"),
+            ("c", "#009E73", ":", "^", "curve"),
+        )
+    ]  # fmt: skip
+    floor = Floor("floor", [20.0], [0.0], [0.1])
+    panel = Panel(("a",), "a", Axis("epoch", whole=True), Axis("score"), series=series, floor=floor)
+    drawn = plotly_figure(panel)
+    assert drawn["layout"]["scattermode"] == "group"
+    assert [each["x"] for each in drawn["data"]] == [[19.5, 20.5], [19.5, 20.5], [20.0], [20.0], [20.0]]
+    assert [each["mode"] for each in drawn["data"][2:]] == ["lines+markers", "markers", "markers"]
+    (axes,) = panels_figure([panel], FigureTables(tmp_path, "a", {}, [])).axes
+    axes.figure.canvas.draw()
+    middles = [
+        axes.transData.inverted().transform(bar.get_transform().transform(bar.get_segments()[0]))[:, 0].mean()
+        for bar in axes.collections if hasattr(bar, "get_segments") and len(bar.get_segments())
+    ]  # fmt: skip
+    assert np.diff(sorted(middles)).min() > 0.1
+    assert sum(middles) == pytest.approx(60)
+    assert axes.lines[0].get_xydata().tolist() == [[20.0, 0.5]]
+    two = replace(panel, series=[replace(each, x=[19.0, 20.0], y=[0.5, 0.5], low=None) for each in series], floor=None)
+    assert "scattermode" not in plotly_figure(two)["layout"]
+
+
+def test_panels_that_share_an_axis_show_all_their_values(tmp_path: Path) -> None:
+    """The limits of the first panel hid the values of the others."""
+    panels = [
+        Panel((name,), name, Axis("epoch", whole=True), Axis("degrees", low=0.0, zero=True),
+              series=[Series("a", "a", Style("#0072B2", "-", "o"), [0.0, 1.0], [0.0, top])])
+        for name, top in (("one", 15.0), ("two", 60.0))
+    ]  # fmt: skip
+    figure = panels_figure(panels, FigureTables(tmp_path, "a", {}, []), sharey=True)
+    assert [axes.get_ylim()[0] for axes in figure.axes] == [0, 0]
+    assert all(axes.get_ylim()[1] > 60 for axes in figure.axes)

@@ -5,21 +5,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from support.report_parts import report_runs
 
-from coupled.analysis.plots.figure_tables import figure_tables
-from coupled.analysis.plots.pair_figures import layers_alignment
+from coupled.analysis.plots.figure_tables import FigureTables, figure_tables
+from coupled.analysis.plots.pair_figures import layers_alignment, layers_gap
 from coupled.analysis.plots.panel_figures import panels_figure
 from coupled.analysis.report.charts import figure as plotly_figure
-from coupled.analysis.report.heat_maps import alignment_by_layer
+from coupled.analysis.report.heat_maps import alignment_by_layer, weights_by_layer
 from coupled.analysis.run import open_run
 from coupled.analysis.selections import accuracy, arms, bounds, losses, pairs
-from coupled.analysis.selections.layers import colour_range
+from coupled.analysis.selections.layers import colour_range, of_weights
 from coupled.analysis.selections.looks import Looks
 from coupled.analysis.selections.panels import Panel
-from coupled.analysis.selections.styles import DASHES, MARKERS
+from coupled.analysis.selections.styles import DASHES, MARKERS, arm_styles
 
 KINDS: dict[str, Callable[..., list[Panel]]] = {
     "drift": pairs.drift,
@@ -94,11 +95,22 @@ def test_a_figure_reads_the_rows_that_the_report_reads(measured_run: Path, kind:
     assert KINDS[kind](tables.sources, tables.looks) == KINDS[kind](runs, Looks(runs))
 
 
-def test_figure_and_report_draw_the_same_maps(measured_run: Path) -> None:
-    """Layers, epochs, cells and range of colours."""
+MAPS = {
+    "alignment": (layers_alignment, alignment_by_layer, "cka, to cl, test images", "CKA with cl, test<br>images"),
+    "gap": (layers_gap, weights_by_layer, "gap by stage, to cl", "weight gap to cl"),
+}
+
+
+@pytest.mark.parametrize("kind", MAPS)
+def test_figure_and_report_draw_the_same_maps(measured_run: Path, kind: str) -> None:
+    """Layers or stages, epochs, cells and range of colours; both say in the same words what the colours are."""
+    draw, of_page, variant, title = MAPS[kind]
     runs = report_runs(measured_run)
-    figure = layers_alignment(figure_tables(open_run(measured_run)))
-    page = alignment_by_layer(runs, Looks(runs)).variants["cka, to cl, test images"]
+    figure = draw(figure_tables(open_run(measured_run)))
+    page = of_page(runs, Looks(runs)).variants[variant]
+    assert page["layout"]["coloraxis"]["colorbar"]["title"]["text"].partition("<br>colours")[0] == title
+    assert figure.axes[-1].get_ylabel().partition("\n")[0] == title.replace("<br>", " ")
+    assert page["layout"]["yaxis"]["title"]["text"] == figure.axes[0].get_ylabel()
     heats = {each["name"]: each for each in page["data"] if each["type"] == "heatmap"}
     assert [axes.get_title() for axes in figure.axes if axes.images] == list(heats)
     layers = [text.get_text() for text in figure.axes[0].get_yticklabels()]
@@ -106,7 +118,25 @@ def test_figure_and_report_draw_the_same_maps(measured_run: Path) -> None:
         heat = heats[axes.get_title()]
         assert heat["y"] == layers
         np.testing.assert_allclose(np.asarray(axes.images[0].get_array()), np.array(heat["z"], float), rtol=1e-6)
-        assert axes.images[0].get_clim()[0] == pytest.approx(page["layout"]["coloraxis"]["cmin"], rel=1e-6)
+        low, high = axes.images[0].get_clim()
+        scale = page["layout"]["coloraxis"]
+        assert low == pytest.approx(scale["cmin"] if kind == "alignment" else 0, rel=1e-6)
+        assert high == pytest.approx(1 if kind == "alignment" else scale["cmax"], rel=1e-6)
+
+
+def test_maps_of_many_layers_are_maps_of_stages_first(tmp_path: Path) -> None:
+    """Forty rows of text are too small for a figure and a telephone; the page offers the single layers, too."""
+    source = FigureTables(tmp_path, "cl", arm_styles(["cl", "nscl"]), [])
+    names = [f"layer{stage}.conv{place}" for stage in (1, 2) for place in range(13)]
+    row = {"epoch": 1, "reference": "cl", "arm": "nscl", "gap": 0.1}
+    tensors = [{**row, "tensor": name, "module": name, "kind": "conv"} for name in names]
+    stages = [{**row, "module": f"layer{stage}", "aggregate": "mean"} for stage in (1, 2)]
+    wrong = [{**row, "module": "layer1", "aggregate": "sum"}, {**row, "aggregate": "mean"}]
+    wrong += [{**row, "tensor": "b", "module": "layer1.conv0", "kind": "running"}]
+    many = of_weights(source, pd.DataFrame([*tensors, *stages, *wrong]), "gap")
+    assert [(maps.rows, len(maps.layers)) for maps in many] == [("stage", 2), ("layer", 26)]
+    few = of_weights(source, pd.DataFrame([*tensors[:20], *stages, *wrong]), "gap")
+    assert [(maps.rows, len(maps.layers)) for maps in few] == [("layer", 20)]
 
 
 def test_colours_of_a_map_are_not_used_up_by_a_few_extreme_values() -> None:

@@ -1,7 +1,6 @@
 """Sweeps: finished and interrupted points, failures, the collected table, its spread and its figures."""
 
 import errno
-import json
 import os
 import re
 import shutil
@@ -20,6 +19,7 @@ import yaml
 from support import forked, tiny
 
 from coupled.analysis import alignment, weight_gap
+from coupled.analysis.plots.figure_tables import FigureTables
 from coupled.analysis.selections.styles import arm_styles
 from coupled.analysis.tables import newest, whole_encoder
 from coupled.config.schema import from_resolved
@@ -28,6 +28,7 @@ from coupled.parallel.process_group import process_group
 from coupled.storage.run_lock import run_lock
 from coupled.sweep import figures as sweep_figures
 from coupled.sweep import jobs as sweep_jobs
+from coupled.sweep import panels as sweep_panels
 from coupled.sweep import program as sweep
 from coupled.sweep.jobs import Children, is_finished, last_line, run_points
 from coupled.sweep.points import Point, points, read_sweep
@@ -203,9 +204,9 @@ def test_mean_and_spread_are_those_over_the_seeds(measured: Path) -> None:
 def test_figures_show_mean_and_band_of_the_last_epoch(measured: Path) -> None:
     """Checks the drawn lines, and that the files are named after the factor."""
     rows = collect(measured)
-    shown = sweep_figures._shown(json.loads((measured / "sweep.json").read_text()), rows)
-    panels = {metric: sweep_figures._panel(rows, metric, shown.figure) for metric in ("cka", "weight_gap")}
-    figure = sweep_figures._figure(shown, sweep_figures._at_epoch(panels, "last"), sweep_figures._against_factor)
+    shown = sweep_panels.shown(measured, rows)
+    panels = {metric: sweep_panels.rows_of(rows, metric, shown.figure) for metric in ("cka", "weight_gap")}
+    figure = sweep_figures.grid(shown, sweep_panels.at_epoch(panels, "last"), sweep_panels.against_factor)
     axes = figure.axes[0]
     wanted = spread(rows[(rows["metric"] == "cka") & (rows["epoch"] == 1)], ["temperature"]).sort_values("temperature")
     assert axes.lines[0].get_xydata().tolist() == wanted[["temperature", "mean"]].to_numpy().tolist()
@@ -216,7 +217,7 @@ def test_figures_show_mean_and_band_of_the_last_epoch(measured: Path) -> None:
     assert [path.name for path in written] == ["temperature.png", "temperature.pdf", "epochs.png", "epochs.pdf"]
     assert all(path.stat().st_size > 5000 for path in written)
     with pytest.raises(ValueError, match="no rows of 'nccc'"):
-        sweep_figures._panel(rows, "nccc", shown.figure)
+        sweep_panels.rows_of(rows, "nccc", shown.figure)
 
 
 def test_each_further_key_adds_rows_of_panels(place: Path) -> None:
@@ -230,9 +231,9 @@ def test_each_further_key_adds_rows_of_panels(place: Path) -> None:
         | {"arm": "nscl", "module": "h", "metric": "cka", "num_images": 9, "value": number / 10}
         for number, point in enumerate(every)
     ]
-    shown = sweep_figures._shown(json.loads((definition.folder / "sweep.json").read_text()), pd.DataFrame(made))
-    panels = {"cka": sweep_figures._panel(pd.DataFrame(made), "cka", shown.figure)}
-    figure = sweep_figures._figure(shown, panels, sweep_figures._against_factor)
+    shown = sweep_panels.shown(definition.folder, pd.DataFrame(made))
+    panels = {"cka": sweep_panels.rows_of(pd.DataFrame(made), "cka", shown.figure)}
+    figure = sweep_figures.grid(shown, panels, sweep_panels.against_factor)
     assert [axes.get_ylabel() for axes in figure.axes] == [f"optimizer.lr_scaling = {r}" for r in ("linear", "sqrt")]
     drawn = [axes.lines[0].get_ydata().tolist() for axes in figure.axes]
     assert np.allclose(drawn, [[0.05, 0.45], [0.25, 0.65]])
@@ -241,11 +242,10 @@ def test_each_further_key_adds_rows_of_panels(place: Path) -> None:
 def test_points_with_one_value_of_the_factor_are_not_averaged() -> None:
     """In a zip group such as weight decays [0.1, 0, 0] two points may differ only in another key of the group."""
     group = {"optimizer.weight_decay": ["0.1", "0", "0"], "optimizer.head_weight_decay": ["null", "null", "0.1"]}
-    definition = {"factor": "optimizer.weight_decay", "arms": {"cl": {}}, "figure": {"reference": "cl"}, "note": ""}
-    rows = pd.DataFrame({"optimizer.weight_decay": [0.1, 0, 0]})
-    assert sweep_figures._shown({**definition, "groups": [group]}, rows).others == ["optimizer.head_weight_decay"]
+    definition = {"factor": "optimizer.weight_decay"}
+    assert sweep_panels.further_keys({**definition, "groups": [group]}) == ["optimizer.head_weight_decay"]
     distinct = {**group, "optimizer.weight_decay": ["0.1", "0", "0.2"]}
-    assert sweep_figures._shown({**definition, "groups": [distinct]}, rows).others == []
+    assert sweep_panels.further_keys({**definition, "groups": [distinct]}) == []
 
 
 def test_sigterm_ends_the_children_and_starts_no_further_point(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -396,7 +396,7 @@ def test_runs_on_test_sets_of_different_sizes_are_all_drawn() -> None:
         for run, samples, value in (("a", 360, 0.5), ("a", 50, 0.1), ("b", 400, 0.6), ("b", 50, 0.1))
     ]
     figure = {"layer": "h", "split": "test", "reference": "cl"}
-    assert list(sweep_figures._panel(pd.DataFrame(made), "cka", figure)["value"]) == [0.5, 0.6]
+    assert list(sweep_panels.rows_of(pd.DataFrame(made), "cka", figure)["value"]) == [0.5, 0.6]
 
 
 def test_rows_of_panels_share_an_axis_that_includes_all_values() -> None:
@@ -407,9 +407,10 @@ def test_rows_of_panels_share_an_axis_that_includes_all_values() -> None:
         for rule, values in (("low", (0.1, 0.2)), ("high", (0.8, 0.9)))
         for size, value in zip((1, 2), values, strict=True)
     ]
+    source = FigureTables(Path(), "cl", arm_styles(["cl", "nscl"]), [])
     about = {"reference": "cl", "layer": "h", "split": "test", "arm": "nscl"}
-    shown = sweep_figures.Shown("size", ["rule"], [1, 2], arm_styles(["cl", "nscl"]), about)
-    figure = sweep_figures._figure(shown, {"weight_gap": pd.DataFrame(made)}, sweep_figures._against_factor)
+    shown = sweep_panels.Shown("size", ["rule"], [1, 2], source, about)
+    figure = sweep_figures.grid(shown, {"weight_gap": pd.DataFrame(made)}, sweep_panels.against_factor)
     for axes in figure.axes:
         assert axes.get_ylim()[0] == 0
         assert axes.get_ylim()[1] > 0.9

@@ -1,15 +1,15 @@
 """Figures of accuracy for pairs of arms: its difference against their alignment, and that of the weights between."""
 
+from collections.abc import Sequence
+
 from matplotlib.figure import Figure
 
-from coupled.analysis.plots.drawing import grid, line, over_epochs, plain
 from coupled.analysis.plots.figure_tables import FigureTables, add_legend
-from coupled.analysis.plots.panel_figures import draw_panel
-from coupled.analysis.selections import accuracy, pairs
+from coupled.analysis.plots.panel_figures import draw_panels, panels_figure
+from coupled.analysis.selections import accuracy, between, pairs
 from coupled.analysis.selections.accuracy import ACCURACIES
 from coupled.analysis.selections.pairs import ALIGNMENTS
-from coupled.analysis.selections.panels import n_of, n_of_rows
-from coupled.analysis.tables import largest_sample
+from coupled.analysis.selections.panels import Panel, n_of
 from coupled.monitoring.commands import suggest
 
 
@@ -27,10 +27,10 @@ def alignment_accuracy(tables: FigureTables) -> Figure:
     size = 3.4 * len(columns) + 0.4, 0.6 + 2.9 * len(rows)
     figure = Figure(figsize=size, layout="constrained")
     cells = figure.subplots(len(rows), len(columns), squeeze=False, sharex="col", sharey="row")
-    for panel in panels:
-        place = rows.index(panel.key[0]), columns.index(panel.key[1])
+    places = [(rows.index(panel.key[0]), columns.index(panel.key[1])) for panel in panels]
+    draw_panels([cells[place] for place in places], panels)
+    for panel, place in zip(panels, places, strict=True):
         axes = cells[place]
-        draw_panel(axes, panel)
         axes.axhline(0, color="0.4", linewidth=0.8)
         axes.set_title(panel.short, fontsize="medium")
         axes.set_xlabel(panel.x.title if place[0] == len(rows) - 1 else "")
@@ -59,11 +59,6 @@ def _nothing_in_common(tables: FigureTables) -> ValueError:
     return ValueError(f"{tables.folder / 'test_alignment.csv'}: no rows of {' or '.join(ALIGNMENTS)} of h")
 
 
-def classifier_name(metric: str, variant: str) -> str:
-    """Return the name of a classifier of merge.csv in words; of a less common one, its metric and variant."""
-    return ACCURACIES.get((metric, variant), f"{metric.replace('_', ' ')} ({variant})")
-
-
 def merging(tables: FigureTables) -> Figure:
     """Return the figure of the accuracy of the weights between the reference and each arm, for h.
 
@@ -71,32 +66,16 @@ def merging(tables: FigureTables) -> Figure:
     the accuracy in the middle of the line minus the mean accuracy of its two ends. Raises ValueError without rows of h
     with this reference.
     """
-    rows = tables.merged()
-    rows = rows[rows["module"] == "h"]
-    classifiers = list(dict.fromkeys(zip(rows["metric"], rows["variant"], strict=True)))
-    if not classifiers:
+    panels = between.merging(tables.sources, tables.looks)
+    if not panels:
         raise ValueError(f"{tables.folder / 'merge.csv'}: no rows of h with the reference '{tables.reference}'")
-    figure, panels = grid(2 * len(classifiers), width=3.4, height=2.8)
-    last = rows["epoch"].max()
-    for place, (metric, variant) in enumerate(classifiers):
-        of_metric = largest_sample(rows[(rows["metric"] == metric) & (rows["variant"] == variant)])
-        along, half_way = panels[2 * place : 2 * place + 2]
-        for arm in tables.arms(of_metric):
-            own = of_metric[of_metric["arm"] == arm]
-            curve = own[own["epoch"] == last].sort_values("position")
-            line(along, curve["position"], curve["value"], arm, tables.styles[arm])
-            by_position = own.pivot(index="epoch", columns="position", values="value")
-            if {0.0, 0.5, 1.0} <= {*by_position.columns}:
-                barrier = by_position[0.5] - (by_position[0.0] + by_position[1.0]) / 2
-                line(half_way, barrier.index, barrier, arm, tables.styles[arm])
-        plain(along)
-        name = classifier_name(metric, variant)
-        along.set_xlabel(f"share a of the arm in (1 - a) {tables.reference} + a arm")
-        along.set_ylabel("accuracy on test images")
-        along.set_title(f"weights between {tables.reference} and the arm,\nepoch {last}, {name}", fontsize="medium")
-        over_epochs(half_way)
-        half_way.axhline(0, color="0.4", linewidth=0.8)
-        half_way.set_ylabel("difference of accuracies")
-        half_way.set_title(f"accuracy at a = 1/2 minus the mean\nof both ends, {name}", fontsize="medium")
-    add_legend(figure, tables, n_of_rows(rows, "test", tables.seeds))
+    return between_figure(panels, tables, width=3.4, height=2.8)
+
+
+def between_figure(panels: Sequence[Panel], tables: FigureTables, **size: float) -> Figure:
+    """Return a figure of panels of `selections.between`; those over epochs have a line at 0."""
+    figure = panels_figure(panels, tables, short=True, y_titles=True, **size)
+    for axes, panel in zip(figure.axes, panels, strict=False):
+        if panel.key[0] == "over":
+            axes.axhline(0, color="0.4", linewidth=0.8)
     return figure

@@ -71,9 +71,14 @@ class FigureTables(NamedTuple):
         return self.experiments or (self,)
 
     @property
+    def each_seed(self) -> "Sequence[FigureTables]":
+        """The tables of the single runs of one experiment."""
+        return self.members or (self,)
+
+    @property
     def runs(self) -> "list[FigureTables]":
         """The tables of each run."""
-        return [run for each in self.sources for run in each.members or (each,)]
+        return [run for each in self.sources for run in each.each_seed]
 
     @property
     def looks(self) -> Looks:
@@ -92,17 +97,6 @@ class FigureTables(NamedTuple):
     def scores(self) -> pd.DataFrame:
         """Rows of test_alignment.csv with this reference, of the largest sample for each metric."""
         return largest_sample(self._of_reference("test_alignment.csv", "value"), by="metric")
-
-    def merged(self) -> pd.DataFrame:
-        """Rows of merge.csv with this reference, of the most images for batch norms."""
-        rows = self._of_reference("merge.csv", "value")
-        return rows[rows["num_batch_norm_images"] == rows["num_batch_norm_images"].max()]
-
-    def barriers(self) -> pd.DataFrame:
-        """Rows of barrier.csv with this reference, on test if it was measured, of the most images for batch norms."""
-        rows = self._of_reference("barrier.csv", "excess")
-        rows = rows[rows["split"] == ("test" if (rows["split"] == "test").any() else "train")]
-        return rows[rows["num_batch_norm_images"] == rows["num_batch_norm_images"].max()]
 
     def read(self, name: str, value: str) -> pd.DataFrame:
         """The newest rows of the table `name`, with NaN for values that are not finite.

@@ -1,22 +1,20 @@
 """The figures that compare arms with the reference: weight gap and alignment, over epochs and layers."""
 
 from collections.abc import Sequence
-from itertools import combinations
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from coupled.analysis.plots.drawing import grid
 from coupled.analysis.plots.figure_tables import FigureTables
 from coupled.analysis.plots.panel_figures import panels_figure
-from coupled.analysis.selections import pairs
-from coupled.analysis.selections.layers import CUT, over_epochs
+from coupled.analysis.selections import layers, pairs
+from coupled.analysis.selections.matrix import cka_of_pairs
 from coupled.analysis.selections.pairs import ALIGNMENTS
 from coupled.analysis.selections.panels import n_of_rows
-from coupled.analysis.tables import largest_sample
 from coupled.monitoring.commands import suggest
 
 WIDE: dict[str, Any] = {"width": 3.2, "height": 2.8}  # size of a panel over epochs
@@ -53,37 +51,42 @@ def _command(tables: FigureTables, metrics: Sequence[str]) -> str:
 
 
 def layers_alignment(tables: FigureTables) -> Figure:
-    """Return heat maps of CKA by layer and epoch, one per arm."""
-    scores = tables.scores()
-    return _heat_maps(tables, scores[scores["metric"] == "cka"], "value", f"CKA with {tables.reference}, test images")
+    """Return heat maps of CKA by layer and epoch, one per arm. Raises ValueError without rows of CKA."""
+    scores = tables.table("test_alignment.csv")
+    scores = scores[scores["metric"] == "cka"]
+    if scores.empty:
+        raise ValueError(f"{tables.folder / 'test_alignment.csv'}: no rows of CKA with '{tables.reference}'")
+    return _heat_maps(layers.of_scores(tables, scores, "test"), max(1.0, float(scores["value"].max())))
 
 
 def layers_gap(tables: FigureTables) -> Figure:
-    """Return heat maps of the weight gap by stage and epoch, one per arm."""
-    gaps = tables.gaps()
-    gaps = gaps[(gaps["aggregate"] == "mean") & gaps["module"].notna()]
-    return _heat_maps(tables, gaps, "gap", f"weight gap to {tables.reference}")
+    """Return heat maps of the weight gap by layer and epoch, one per arm; by stage, if there are many layers.
+
+    Raises ValueError if the table has no rows of layers.
+    """
+    maps = layers.of_weights(tables, tables.gaps(), "gap")
+    if not maps:
+        raise ValueError(f"{tables.folder / 'weight_gap.csv'}: no rows of layers with '{tables.reference}'")
+    return _heat_maps(replace(maps[0], low=0.0))
 
 
-def _heat_maps(tables: FigureTables, rows: pd.DataFrame, column: str, label: str) -> Figure:
-    """Return one map per arm with a common colour scale, first layer at the bottom. Raises ValueError without rows."""
-    rows = rows[rows["arm"].isin(tables.arms(rows))]
-    if rows.empty:
-        raise ValueError(f"{tables.folder}: no rows of '{label}'")
-    maps = over_epochs(tables, rows, column, label)
-    low, high = (0.0, maps.high) if column == "gap" else (maps.low, max(1.0, maps.high))
+def _heat_maps(maps: layers.Maps, high: float | None = None) -> Figure:
+    """Return one map per arm with a common colour scale up to `high`, first layer at the bottom."""
+    high = maps.high if high is None else high
     figure, panels = grid(len(maps.cells), width=2.9, height=max(2.2, 0.8 + 0.3 * len(maps.layers)), sharey=True)
     for axes, (arm, cells) in zip(panels, maps.cells.items(), strict=True):
-        image = axes.imshow(cells, aspect="auto", origin="lower", cmap="cividis", vmin=low, vmax=high)
+        image = axes.imshow(cells, aspect="auto", origin="lower", cmap="cividis", vmin=maps.low, vmax=high)
         ticks = np.unique(np.linspace(0, len(maps.epochs) - 1, min(6, len(maps.epochs))).astype(int))
         axes.set_xticks(ticks, [str(maps.epochs[i]) for i in ticks])
         axes.set_yticks(range(len(maps.layers)), maps.layers)
         axes.set_title(arm, fontsize="medium")
         axes.set_xlabel("epoch")
+    for axes in panels[::4]:
+        axes.set_ylabel(maps.rows)
     extend: Any = "max" if maps.cut else "neither"
-    text = f"{label}\n{CUT}" if maps.cut else label
+    text = f"{maps.title}\n{layers.CUT}" if maps.cut else maps.title
     figure.colorbar(image, ax=figure.axes, label=text, fraction=0.05, extend=extend)
-    figure.suptitle(n_of_rows(rows, "test", tables.seeds), fontsize="small")
+    figure.suptitle("; ".join(filter(None, (maps.n, layers.largest_deviation(maps)))), fontsize="small")
     return figure
 
 
@@ -127,36 +130,25 @@ def alignment_matrix(
 ) -> Figure:
     """Return the symmetric matrix of CKA of h from rows of test_alignment.csv, at the last epoch, largest sample.
 
-    Raises ValueError for fewer than three arms, and for a pair without a score; the message names `command`, which
-    computes it.
+    A cell of several seeds has the mean and, with a column `value_sd`, the standard deviation. Raises ValueError for
+    fewer than three arms, and for a pair without a score; the message names `command`, which computes it.
     """
-    rows = rows[(rows["metric"] == "cka") & (rows["module"] == "h") & (rows["epoch"] == rows["epoch"].max())]
-    arms, scores_AA = _scores_of_pairs(largest_sample(rows), order, command)
-    side = 1.6 + 0.5 * len(arms)
+    shown = cka_of_pairs(rows, order, command)
+    scores_AA, deviations_AA = shown.scores_AA, shown.deviations_AA
+    side = 1.6 + (0.5 if deviations_AA is None else 0.6) * len(shown.arms)
     figure = Figure(figsize=(side + 0.6, side), layout="constrained")
     axes = figure.subplots()
     lowest = float(np.nanmin(scores_AA))
     image = axes.imshow(scores_AA, cmap="viridis", vmin=lowest, vmax=1)
-    axes.set_xticks(range(len(arms)), arms, rotation=90)
-    axes.set_yticks(range(len(arms)), arms)
-    n = n_of_rows(largest_sample(rows), "test", seeds)
-    axes.set_title(f"CKA of h, test images, epoch {rows['epoch'].max()}\n{n}", fontsize="medium")
+    axes.set_xticks(range(len(shown.arms)), shown.arms, rotation=90)
+    axes.set_yticks(range(len(shown.arms)), shown.arms)
+    n = n_of_rows(shown.rows, "test", seeds, deviations_AA is not None).replace("; ", "\n")
+    axes.set_title(f"CKA of h, test images, epoch {shown.epoch}\n{n}", fontsize="medium")
     for (row, column), value in np.ndenumerate(scores_AA):
         dark = value < lowest + 0.6 * (1 - lowest)
         text = "-" if np.isnan(value) else f"{value:.2f}".removeprefix("0")
+        if deviations_AA is not None and row != column and np.isfinite(deviations_AA[row, column]):
+            text += f"\n±{deviations_AA[row, column]:.2f}".replace("±0.", "±.")
         axes.text(column, row, text, ha="center", va="center", fontsize=7, color="white" if dark else "black")
     figure.colorbar(image, ax=axes, shrink=0.7)
     return figure
-
-
-def _scores_of_pairs(rows: pd.DataFrame, order: Sequence[str], command: str) -> tuple[list[str], NDArray[np.float64]]:
-    """Return the arms of the rows in `order`, and the symmetric matrix of their scores with 1 on the diagonal."""
-    arms = [arm for arm in order if arm in {*rows["reference"], *rows["arm"]}]
-    if len(arms) < 3:
-        raise ValueError(f"the table has scores of {len(arms)} arms; a matrix needs 3 or more")
-    scores = {frozenset((a, b)): value for a, b, value in rows[["reference", "arm", "value"]].itertuples(index=False)}
-    missing = [pair for pair in combinations(arms, 2) if frozenset(pair) not in scores]
-    if missing:
-        one, other = missing[0]
-        raise ValueError(f"no CKA score of arms '{one}' and '{other}'; compute every pair with: {command}")
-    return arms, np.array([[1.0 if a == b else scores[frozenset((a, b))] for b in arms] for a in arms])

@@ -8,10 +8,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
+from matplotlib.transforms import Affine2D
 
 from coupled.analysis.plots.drawing import grid, over_epochs, plain
 from coupled.analysis.plots.figure_tables import FigureTables, add_legend
-from coupled.analysis.selections.panels import Axis, Floor, Panel, Series, n_of
+from coupled.analysis.selections.panels import Axis, Floor, Panel, Series, as_drawn, n_of
 
 LETTERS = 13  # of a title, in an inch
 BAND: dict[str, Any] = {"facecolor": "0.85", "edgecolor": "0.6", "linewidth": 3, "zorder": 1}
@@ -23,55 +24,69 @@ def panels_figure(
     width: float = 2.6,
     height: float = 2.4,
     short: bool = False,
+    y_titles: bool = False,
     **grids: Any,
 ) -> Figure:
     """Return a figure of these panels with one legend, whose title has the numbers of images and seeds.
 
-    With `short` the titles are the short ones of panels that share layer and split.
+    With `short` the titles are the short ones of panels that share layer and split; with `y_titles` the y axes have
+    titles, too.
     """
     figure, cells = grid(len(panels), width, height, **grids)
+    draw_panels(cells, panels)
     for axes, panel in zip(cells, panels, strict=True):
-        draw_panel(axes, panel)
         title = panel.short if short else panel.y.title
         axes.set_title(textwrap.fill(title, int(LETTERS * width)), fontsize="medium")
+        axes.set_ylabel(panel.y.title if y_titles else "")
     add_legend(figure, tables, n_of(panels))
     return figure
 
 
-def draw_panel(axes: Axes, panel: Panel) -> None:
-    """Draw noise floor, series, rings and axes of a panel; no title and no label of the y axis."""
+def draw_panels(cells: Sequence[Axes], panels: Sequence[Panel]) -> None:
+    """Draw noise floor, series, rings and axes of panels; no title and no label of the y axis.
+
+    Series of a single epoch are drawn side by side. Limits are set at the end, because panels may share an axis.
+    """
+    for axes, panel in zip(cells, panels, strict=True):
+        _draw(axes, as_drawn(panel))
+    for axes, panel in zip(cells, panels, strict=True):
+        _limit(panel.x, axes.set_xscale, axes.get_xlim, axes.set_xlim, axes.xaxis)
+        _limit(panel.y, axes.set_yscale, axes.get_ylim, axes.set_ylim, axes.yaxis)
+
+
+def _draw(axes: Axes, panel: Panel) -> None:
     if panel.floor:
         _draw_floor(axes, panel.floor)
-    for series in panel.series:
-        draw_series(axes, series)
+    for series, shift in zip(panel.series, panel.shifts(), strict=True):
+        draw_series(axes, series, shift)
     if panel.ring:
         style: dict[str, Any] = {"marker": "o", "s": 110, "facecolor": "none", "edgecolor": "0.4", "linewidth": 1}
         axes.scatter(panel.ring.x, panel.ring.y, label=panel.ring.label, clip_on=False, **style)
     if panel.x.whole:
         over_epochs(axes)
-        if len(places := panel.places()) == 1:
-            axes.set_xticks(places, [f"{places[0]:g}"])
+        if (epoch := panel.only_epoch) is not None:
+            axes.set_xlim(epoch - 0.5, epoch + 0.5)
+            axes.set_xticks([epoch], [f"{epoch:g}"])
     else:
         plain(axes)
         axes.set_xlabel(panel.x.title)
-    _limit(panel.x, axes.set_xscale, axes.get_xlim, axes.set_xlim, axes.xaxis)
-    _limit(panel.y, axes.set_yscale, axes.get_ylim, axes.set_ylim, axes.yaxis)
 
 
-def draw_series(axes: Axes, series: Series) -> None:
-    """Draw a line with about ten markers and its shaded interval, or points."""
+def draw_series(axes: Axes, series: Series, shift: float = 0.0) -> None:
+    """Draw a line with about ten markers and its shaded interval, or points; `shift` moves it along the x axis."""
     style = series.style
+    moved: dict[str, Any] = {"transform": Affine2D().translate(shift, 0) + axes.transData} if shift else {}
     if series.low is not None and series.high is not None and np.isfinite(series.low).any():
         if len(series.x) == 1:  # an area of one point is not visible
-            axes.vlines(series.x, series.low, series.high, color=style.color, linewidth=1)
+            axes.vlines(series.x, series.low, series.high, color=style.color, linewidth=1, **moved)
         axes.fill_between(series.x, series.low, series.high, color=style.color, alpha=0.15, linewidth=0)
     if series.kind == "points":
-        axes.scatter(
-            series.x, series.y, s=16, label=series.label, color=style.color, marker=style.marker, clip_on=False
-        )
+        look: dict[str, Any] = {"color": style.color, "marker": style.marker}
+        axes.scatter(series.x, series.y, s=16, label=series.label, clip_on=False, **look, **moved)
         return
-    look: dict[str, Any] = style._asdict() if series.kind == "line" else style._asdict() | {"marker": ""}
-    axes.plot(series.x, series.y, label=series.label, markersize=4, markevery=max(1, len(series.x) // 10), **look)
+    look = style._asdict() if series.kind == "line" else style._asdict() | {"marker": ""}
+    every = max(1, len(series.x) // 10)
+    axes.plot(series.x, series.y, label=series.label, markersize=4, markevery=every, **look, **moved)
 
 
 def _draw_floor(axes: Axes, floor: Floor) -> None:
@@ -93,7 +108,7 @@ def _limit(
     low, high = get()
     margin = 0.02 * (high - low)  # a line at the limit is whole
     if axis.zero:
-        limit(0, None)
+        limit(0, None if low <= 0 else 1.05 * high)
     elif low < axis.low:
         limit(axis.low - margin, None)
     if high > axis.high:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from coupled.analysis.selections.panels import Axis, Floor, Panel, Series, n_of
+from coupled.analysis.selections.panels import Axis, Floor, Panel, Series, as_drawn, n_of
 from coupled.analysis.selections.styles import DASHES, MARKERS
 
 Trace = dict[str, Any]
@@ -44,7 +44,8 @@ def with_n(caption: str, panels: Sequence[Panel]) -> str:
 
 def figure(panel: Panel) -> Figure:
     """A panel as traces and layout. The page sets the colours of axes and text."""
-    return {"data": traces(panel), "layout": {"xaxis": _axis(panel.x, panel), "yaxis": _axis(panel.y, panel)}}
+    layout = {"xaxis": _axis(panel.x, panel), "yaxis": _axis(panel.y, panel), **_mode([panel])}
+    return {"data": traces(panel), "layout": layout}
 
 
 def side_by_side(panels: Sequence[Panel]) -> Figure:
@@ -52,7 +53,7 @@ def side_by_side(panels: Sequence[Panel]) -> Figure:
     if len(panels) == 1:
         return figure(panels[0])
     data: list[Trace] = []
-    layout: dict[str, Any] = {"grid": BESIDE}
+    layout: dict[str, Any] = {"grid": BESIDE, **_mode(panels)}
     for place, panel in enumerate(panels):
         suffix = str(place + 1) if place else ""
         layout |= {f"xaxis{suffix}": _axis(panel.x, panel), f"yaxis{suffix}": _axis(panel.y, panel, STACKED)}
@@ -65,8 +66,14 @@ def side_by_side(panels: Sequence[Panel]) -> Figure:
     return {"data": data, "layout": layout}
 
 
+def _mode(panels: Sequence[Panel]) -> dict[str, Any]:
+    """Points of a single epoch are drawn side by side."""
+    return {} if any(panel.only_epoch is None for panel in panels) else {"scattermode": "group"}
+
+
 def traces(panel: Panel) -> list[Trace]:
     """The noise floor and the series of a panel; a band or bars show the interval of a series."""
+    panel = as_drawn(panel)
     floor = _floor(panel.floor) if panel.floor else []
     return [*floor, *(each for series in panel.series for each in [*_band(series), trace(series)])]
 
@@ -132,8 +139,8 @@ def _axis(axis: Axis, panel: Panel, letters: int = LETTERS) -> dict[str, Any]:
     limits = {"clipmin": axis.low, "clipmax": axis.high}
     finite = {name: value for name, value in limits.items() if np.isfinite(value)}
     found |= {"tickformat": "d"} if axis.whole else {}
-    if axis.whole and len(places := panel.places()) == 1:
-        found["tickvals"] = places
+    if axis.whole and (epoch := panel.only_epoch) is not None:
+        found |= {"tickvals": [epoch], "range": [epoch - 0.5, epoch + 0.5]}
     found |= {"type": "log"} if axis.log else {}
     found |= {"rangemode": "tozero"} if axis.zero else {}
     return found | ({"autorangeoptions": finite} if finite and not axis.log else {})

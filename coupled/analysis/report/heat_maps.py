@@ -4,6 +4,7 @@ A figure with a `slider` (its epochs) has traces whose `meta` holds the data of 
 line, or `frames`, the z values of a heat map. Heat maps over epochs have a vertical line at the slider's epoch.
 """
 
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,13 +13,15 @@ import pandas as pd
 from coupled.analysis.report.charts import Chart, Figure, Trace, numbers, trace
 from coupled.analysis.report.tables import ReportRun
 from coupled.analysis.selections import layers as select
-from coupled.analysis.selections.layers import layer_sort_key
+from coupled.analysis.selections.layers import Maps, layer_sort_key
 from coupled.analysis.selections.looks import Looks
+from coupled.analysis.selections.words import words
 from coupled.analysis.tables import largest_sample
 
 SPLITS = ("test", "train")
 SCALE: dict[str, Any] = {"colorscale": "Viridis", "colorbar": {"thickness": 10, "len": 0.5, "y": 0.25}}
 ROW, LEAST, FRAME = 14, 340, 120  # pixels: of a layer, of the smallest map, of titles and legend
+LETTERS = 20  # of a line of a title
 GAP = 0.02  # between panels, as a share of the width
 
 
@@ -27,11 +30,13 @@ def weights_by_layer(runs: Sequence[ReportRun], looks: Looks) -> Chart:
     variants: dict[str, Figure] = {}
     for run in runs:
         table = run.table("weight_gap.csv")
-        table = table[table["kind"].isin(["conv", "linear", "norm_scale"])] if len(table) else table
         for reference, group in table.groupby("reference", sort=False) if len(table) else ():
-            for measure in ("gap", "angle", "update_cosine"):
-                title = measure.replace("_", " ")
-                variants[_name(looks, run, title, f"to {reference}")] = over_epochs(run, looks, group, measure, title)
+            for measure in select.MEASURES:
+                for maps in select.of_weights(run, group, measure):
+                    title = f"{measure.replace('_', ' ')} by {maps.rows}"
+                    variants[_name(looks, run, title, f"to {reference}")] = over_epochs(
+                        run, looks, maps, str(reference)
+                    )
     caption = (
         "One row per layer, sorted by name. The vertical line marks the epoch of the slider; the last panel shows"
         " the values at this epoch."
@@ -42,9 +47,8 @@ def weights_by_layer(runs: Sequence[ReportRun], looks: Looks) -> Chart:
 def alignment_by_layer(runs: Sequence[ReportRun], looks: Looks) -> Chart:
     """Every pair metric: layers over epochs, arms side by side."""
     variants: dict[str, Figure] = {}
-    for name, run, metric, _, group in _scores(runs, looks, "alignment"):
-        rows = pd.concat([largest_sample(each) for _, each in group.groupby("module", sort=False)])
-        variants[name] = over_epochs(run, looks, rows, "value", metric)
+    for name, run, split, reference, group in _scores(runs, looks, "alignment"):
+        variants[name] = over_epochs(run, looks, select.of_scores(run, group, split), reference)
     caption = (
         "One row per layer, from stem to projection. The vertical line marks the epoch of the slider; the last panel"
         " shows the values at this epoch."
@@ -56,7 +60,7 @@ def cross_layer(runs: Sequence[ReportRun], looks: Looks) -> Chart:
     """Every layer of the reference against every layer of an arm, at the slider's epoch."""
     scores = _scores(runs, looks, "cross_layer")
     variants = {
-        name: _against_layers(largest_sample(group), metric, reference) for name, _, metric, reference, group in scores
+        name: _against_layers(largest_sample(group), split, reference) for name, _, split, reference, group in scores
     }
     caption = (
         "Rows: layers of the reference arm. Columns: layers of the compared arm. The slider selects the epoch. All"
@@ -68,13 +72,13 @@ def cross_layer(runs: Sequence[ReportRun], looks: Looks) -> Chart:
 def _scores(
     runs: Sequence[ReportRun], looks: Looks, table: str
 ) -> Iterator[tuple[str, ReportRun, str, str, pd.DataFrame]]:
-    """Yield name of the variant, run, metric, reference and rows of each figure of <split>_<table>.csv."""
+    """Yield name of the variant, run, split, reference and rows of each figure of <split>_<table>.csv."""
     for run in runs:
         for split in SPLITS:
             rows = run.table(f"{split}_{table}.csv")
             for (metric, reference), group in rows.groupby(["metric", "reference"], sort=False) if len(rows) else ():
                 name = _name(looks, run, str(metric), f"to {reference}", f"{split} images")
-                yield name, run, str(metric), str(reference), group
+                yield name, run, split, str(reference), group
 
 
 def _name(looks: Looks, run: ReportRun, *parts: str) -> str:
@@ -82,30 +86,35 @@ def _name(looks: Looks, run: ReportRun, *parts: str) -> str:
     return ", ".join([*parts, *([run.name] if len(looks.sources) > 1 else [])])
 
 
-def over_epochs(run: ReportRun, looks: Looks, table: pd.DataFrame, measure: str, title: str) -> Figure:
+def over_epochs(run: ReportRun, looks: Looks, maps: Maps, reference: str) -> Figure:
     """One heat map per arm, layers over epochs; at the right the profile over layers at the slider's epoch."""
-    maps = select.over_epochs(run, table, measure, title)
-    arms, reference = list(maps.cells), str(table["reference"].iloc[0])
+    arms = list(maps.cells)
     heats, axes = _panels(arms, "epoch", width := 1 / (len(arms) + 1.6))
     last = str(len(arms) + 1)
     profiles: list[Trace] = []
     for arm, heat in zip(arms, heats, strict=True):
         z = [numbers(row) for row in maps.cells[arm]]
         heat.update({"x": maps.epochs, "y": maps.layers, "z": z})
+        if arm in maps.deviations:  # beside the value, where a reader points
+            heat["text"] = [[f"± {cell:.2g}" if cell == cell else "" for cell in row] for row in maps.deviations[arm]]
         line = trace(looks.series(run, arm, [row[-1] for row in maps.cells[arm]], [], reference=reference))
         by_epoch = [list(each) for each in zip(*z, strict=True)]
         profiles.append({**line, "xaxis": f"x{last}", "y": maps.layers, "meta": {"arm": arm, "profile": by_epoch}})
     for axis in axes.values():
         axis["tickformat"] = "d"
-    axes[f"xaxis{last}"] = {"domain": [len(arms) * width + 0.03, 1], "title": {"text": title}}
+    axes[f"xaxis{last}"] = {"domain": [len(arms) * width + 0.03, 1], "title": {"text": _wrapped(maps.title)}}
     low, high = numbers([maps.low, maps.high])
-    colours = {**SCALE, "cmin": low, "cmax": high}
-    if maps.cut:
-        colours["colorbar"] = {**SCALE["colorbar"], "title": {"text": select.CUT.replace(" at", "<br>at")}}
-    return _figure([*heats, *profiles], axes, maps.layers, maps.epochs, colours)
+    text = _wrapped(maps.title, select.CUT if maps.cut else "")
+    colours = {**SCALE, "cmin": low, "cmax": high, "colorbar": {**SCALE["colorbar"], "title": {"text": text}}}
+    return _figure([*heats, *profiles], axes, maps.layers, maps.epochs, colours, maps.rows)
 
 
-def _against_layers(table: pd.DataFrame, metric: str, reference: str) -> Figure:
+def _wrapped(*texts: str) -> str:
+    """Texts in short lines, for a title beside or below a map."""
+    return "<br>".join(line for text in texts for line in textwrap.wrap(text, LETTERS))
+
+
+def _against_layers(table: pd.DataFrame, split: str, reference: str) -> Figure:
     """One heat map per arm, layers of the reference by layers of the arm, at the slider's epoch."""
     rows, columns = (sorted(table[name].unique(), key=layer_sort_key) for name in ("reference_module", "module"))
     epochs = sorted(int(epoch) for epoch in table["epoch"].unique())
@@ -121,8 +130,9 @@ def _against_layers(table: pd.DataFrame, metric: str, reference: str) -> Figure:
     for axis in axes.values():
         axis["type"] = "category"
     low, high = numbers([table["value"].min(), table["value"].max()])
-    scale = {**SCALE, "cmin": low, "cmax": high, "colorbar": {**SCALE["colorbar"], "title": {"text": metric}}}
-    return _figure(traces, axes, rows, epochs, scale, reference)
+    text = _wrapped(f"{words(str(table['metric'].iloc[0]))}, {split} images")
+    scale = {**SCALE, "cmin": low, "cmax": high, "colorbar": {**SCALE["colorbar"], "title": {"text": text}}}
+    return _figure(traces, axes, rows, epochs, scale, f"layer of {reference}")
 
 
 def _panels(arms: Sequence[str], x: str, width: float) -> tuple[list[Trace], dict[str, Any]]:
@@ -143,16 +153,16 @@ def _figure(
     layers: Sequence[str],
     epochs: Sequence[int],
     scale: Mapping[str, Any],
-    y: str = "",
+    y: str,
 ) -> Figure:
-    """A figure whose panels share the axis of layers, from the top; `y` is the reference arm in its title."""
+    """A figure whose panels share the axis of layers, from the top, with the title `y`."""
     axis: dict[str, Any] = {
         "autorange": "reversed",
         "type": "category",
         "automargin": True,
+        "title": {"text": y},
         "dtick": 1,
         "tickfont": {"size": 9},
     }
-    axis |= {"title": {"text": f"{y}, layer"}} if y else {}
     size = {"height": max(LEAST, ROW * len(layers) + FRAME), "coloraxis": dict(scale), "yaxis": axis}
     return {"data": list(traces), "layout": {**axes, **size}, "slider": list(epochs)}

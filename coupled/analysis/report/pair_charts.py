@@ -49,8 +49,8 @@ def alignment_bounds(runs: Sequence[ReportRun], looks: Looks) -> Chart:
 def growth(runs: Sequence[ReportRun], looks: Looks) -> Chart:
     """The global weight gap and the two curves fitted to it."""
     caption = (
-        "Points are measured. Both fitted curves start at 0 and have two parameters; of several seeds a curve has the"
-        " mean parameters of their fits. The table of fits marks the curve with the lower AIC as better."
+        "Points are measured. Both fitted curves start at 0 and have two parameters; of several seeds a curve is the"
+        " mean of the curves that are fitted to each. The table of fits marks the curve with the lower AIC as better."
     )
     title = "Growth of the weight gap: exponential or saturating"
     return chart("growth", title, caption, bounds.growth(runs, looks))

@@ -34,6 +34,12 @@ class ReportRun:
     run: Run
     tables: dict[str, pd.DataFrame]  # by the file's name; of several seeds the means
     seeds: int = 1
+    members: tuple["ReportRun", ...] = ()  # the runs of several seeds
+
+    @property
+    def each_seed(self) -> "Sequence[ReportRun]":
+        """The single runs."""
+        return self.members or (self,)
 
     def table(self, name: str) -> pd.DataFrame:
         """The rows of a table; an empty frame if there are none."""
@@ -103,7 +109,7 @@ def experiments(runs: Sequence[ReportRun]) -> list[ReportRun]:
     ]
     names = unique([common_name([run.name for run in group], [run.run.path for run in group]) for group in groups])
     return [
-        group[0] if len(group) == 1 else ReportRun(name, group[0].run, _means(group), len(group))
+        group[0] if len(group) == 1 else ReportRun(name, group[0].run, _means(group), len(group), tuple(group))
         for name, group in zip(names, groups, strict=True)
     ]
 

@@ -1,18 +1,27 @@
 """Charts of single arms: quality, few-shot errors, collapse, duality, spectra, throughput."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from coupled.analysis.selections.looks import Looks, Source, interval_of, of_arms
-from coupled.analysis.selections.panels import Axis, Panel, Panels
+from coupled.analysis.selections.panels import EPOCHS, Axis, Panel, Panels
 from coupled.analysis.selections.words import limits, words
 from coupled.analysis.tables import largest_sample
 
 ONE_VALUE = ("spread", "effective_rank", "alignment", "uniformity", "asymmetry")  # of collapse.csv: one an epoch
 OF_A_PREDICTOR = ("eigenspace_alignment", "predictor_along")
 SPECTRA = ("eigenvalue_share", "eigenvalue", "correlation_eigenvalue", "predictor_singular_value")
+SPECTRA_COLUMNS = {  # layer, metric of collapse.csv -> title of the column of panels
+    ("h", "eigenvalue"): "covariance of h",
+    ("z", "eigenvalue"): "covariance of z",
+    ("predictor", "correlation_eigenvalue"): "F of the predictor's inputs",
+    ("predictor", "predictor_singular_value"): "singular values of W",
+    ("predictor", "eigenspace_alignment"): "cosine of u and W u",
+}
+LINEAR = ("eigenspace_alignment",)  # of the y axis; eigenvalues are drawn on a log scale
 DUALITY = {  # metric, variant of collapse.csv -> title
     ("l_c", "unnormalised"): "$L_c$ of {}",
     ("l_nc", "unnormalised"): "$L_{{nc}}$ of {}",
@@ -181,6 +190,34 @@ def spectra(sources: Sources, looks: Looks) -> list[Panel]:
                     heights = own["value"].where(own["value"] > 0) if log else own["value"]
                     panel.series.append(looks.series(source, arm, own["component"], heights))
     return panels.filled()
+
+
+def spectra_over_epochs(source: Source, looks: Looks) -> list[Panel]:
+    """The metrics of SPECTRA_COLUMNS of each arm on test, one series for each component. Keys: arm, layer, metric.
+
+    A panel has a key for each arm and column that any arm has; the panel of an arm without rows has no series. The
+    label of a series is its component, and its style is that of the arm.
+    """
+    found = []
+    columns = {
+        (layer, metric): rows
+        for layer, metric in SPECTRA_COLUMNS
+        for its_layer, split, rows in _rows(source, metric)
+        if (its_layer, split) == (layer, "test")
+    }
+    there = {arm for rows in columns.values() for arm in rows["arm"].unique()}
+    for arm in (arm for arm in source.arm_names if arm in there and arm not in source.twins_of("")):
+        for (layer, metric), rows in columns.items():
+            title = f"{arm}: {SPECTRA_COLUMNS[layer, metric]}"
+            panel = Panel((arm, layer, metric), title, EPOCHS, Axis(title, log=metric not in LINEAR), title)
+            for component, own in rows[rows["arm"] == arm].groupby("component"):
+                own = own.sort_values("epoch")
+                values, interval = own["value"].where(own["value"] != 0), interval_of(own)
+                line = looks.series(source, arm, own["epoch"], values, interval=interval)
+                panel.series.append(replace(line, label=f"{component:g}"))
+                panel.count(own, "test")
+            found.append(panel)
+    return found
 
 
 def _rows(source: Source, metric: str) -> list[tuple[str, str, pd.DataFrame]]:

@@ -1,20 +1,24 @@
 """Charts of bounds beside what they bound: alignment, growth of the gap, the shape of the weights' bound."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy.special import exprel
 
-from coupled.analysis.selections.looks import Looks, Source, of_pairs
+from coupled.analysis.selections.looks import Looks, Source, interval_of, of_pairs
 from coupled.analysis.selections.panels import Axis, Panel, Panels
+from coupled.analysis.selections.seeds import derived
 from coupled.analysis.selections.words import limits, words
 from coupled.analysis.tables import largest_sample, whole_encoder
 from coupled.monitoring.terminal import counted
 
 FLOORS: dict[str, Any] = {"a_posteriori": "--", "a_posteriori_sharp": ":", "a_priori": (0, (9, 3, 1, 3))}
-CURVES = {"saturation": (-1, "--"), "exponential": (1, ":")}  # model -> sign of the rate, dash
+CURVES = {"saturation": "--", "exponential": ":"}  # model -> dash
+SIGNS = {"saturation": -1, "exponential": 1}  # of the rate
 Sources = Sequence[Source]
 
 
@@ -48,7 +52,7 @@ def alignment_bounds(sources: Sources, looks: Looks) -> list[Panel]:
 def growth(sources: Sources, looks: Looks) -> list[Panel]:
     """The global weight gap and the two curves fitted to it. Keys: reference.
 
-    Of several seeds, a curve has the mean parameters of the fits.
+    Of several seeds, a curve is the mean of the curves that are fitted to each.
     """
     panels = Panels()
     for source in sources:
@@ -58,16 +62,27 @@ def growth(sources: Sources, looks: Looks) -> list[Panel]:
         for reference, arm, own in of_pairs(source, whole_encoder(gaps, "global")):
             y = Axis(f"weight gap to {reference}, all weights as one vector", low=0.0)
             panel = panels.panel((reference,), f"to {reference}", y)
-            points = looks.series(source, arm, own["epoch"], own["gap"], reference=reference, kind="points")
-            panel.series.append(points)
-            of_pair = fits[(fits["reference"] == reference) & (fits["arm"] == arm)]
+            options: dict[str, Any] = {"reference": reference, "kind": "points", "interval": interval_of(own, "gap")}
+            panel.series.append(looks.series(source, arm, own["epoch"], own["gap"], **options))
             epochs = np.linspace(0, float(own["epoch"].max()), 80)
-            for model, (sign, dash) in CURVES.items():
-                for fit in of_pair[of_pair["model"] == model].to_dict("records"):
-                    with np.errstate(over="ignore", invalid="ignore"):  # a gap in the line
-                        curve = fit["slope"] * epochs * exprel(sign * fit["rate"] * epochs)
-                    panel.series.append(looks.series(source, arm, epochs, curve, model, reference, dash=dash))
+            for model, dash in CURVES.items():
+                curve = derived(source, partial(_curve, reference, arm, model, epochs), ["epoch"])
+                if len(curve):
+                    options = {"reference": reference, "dash": dash, "interval": interval_of(curve)}
+                    panel.series.append(looks.series(source, arm, curve["epoch"], curve["value"], model, **options))
     return panels.filled()
+
+
+def _curve(reference: str, arm: str, model: str, epochs: NDArray[np.float64], source: Source) -> pd.DataFrame:
+    """The curve that was fitted to the gap of a pair in one run; without rows if there is no fit."""
+    fits = source.table("weight_gap_growth.csv")
+    fits = fits[(fits["reference"] == reference) & (fits["arm"] == arm) & (fits["model"] == model)]
+    if fits.empty:
+        return pd.DataFrame(columns=["epoch", "value"], dtype=float)
+    slope, rate = fits[["slope", "rate"]].iloc[0]
+    with np.errstate(over="ignore", invalid="ignore"):  # a gap in the line
+        values = slope * epochs * exprel(SIGNS[model] * rate * epochs)
+    return pd.DataFrame({"epoch": epochs, "value": values})
 
 
 def weight_shape(sources: Sources, looks: Looks) -> list[Panel]:
@@ -79,9 +94,11 @@ def weight_shape(sources: Sources, looks: Looks) -> list[Panel]:
         several = table["reference"].nunique() > 1 if len(table) else False
         for reference, arm, own in of_pairs(source, table):
             own, more = own[own["fit_epochs"] == own["fit_epochs"].max()], f"to {reference}" if several else ""
-            points = looks.series(source, arm, own["epoch"], own["measured"], more, reference, kind="points")
-            label = " ".join(filter(None, (more, f"shape {describe_fit(own)}")))
-            curve = looks.series(source, arm, own["epoch"], own["value"], label, reference, dash="--")
+            options: dict[str, Any] = {"kind": "points", "interval": interval_of(own, "measured")}
+            points = looks.series(source, arm, own["epoch"], own["measured"], more, reference, **options)
+            shape = f"shape {describe_fit(own)}" if source.seeds == 1 else "mean of the fitted shapes"
+            label, options = " ".join(filter(None, (more, shape))), {"dash": "--", "interval": interval_of(own)}
+            curve = looks.series(source, arm, own["epoch"], own["value"], label, reference, **options)
             panel.series += [points, curve]
     return [panel] if panel.series else []
 

@@ -32,6 +32,10 @@ class Source(Protocol):
     def twins_of(self, reference: str) -> Sequence[str]:
         """The twins of this reference; of "": all twins of earlier arms."""
 
+    @property
+    def each_seed(self) -> "Sequence[Source]":
+        """The single runs."""
+
     def table(self, name: str) -> pd.DataFrame:
         """The newest rows of a table; an empty frame, or ValueError, if it does not exist."""
 

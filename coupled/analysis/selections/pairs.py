@@ -1,6 +1,7 @@
 """Charts of pairs of arms over epochs: weight gap, alignment, angles, and one against the other."""
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,7 @@ import pandas as pd
 from coupled.analysis.representations.layers import OUTPUTS
 from coupled.analysis.selections.looks import Looks, Source, interval_of, of_pairs, to_the
 from coupled.analysis.selections.panels import Axis, Floor, Panel, Panels, Ring, numbers
+from coupled.analysis.selections.seeds import derived
 from coupled.analysis.selections.words import limits, value_of_equal_arms, words
 from coupled.analysis.tables import largest_sample, whole_encoder
 
@@ -119,15 +121,20 @@ def angles(sources: Sources, looks: Looks, reference: str | None = None) -> list
             if rows.empty:
                 continue
             rows = largest_sample(rows)
-            degrees = rows.assign(angle=np.degrees(np.arccos(rows["value"].clip(-1, 1))))[
-                ["epoch", "reference", "arm", "num_images", "angle"]
-            ]
+            degrees = derived(source, partial(_arccos, metric, reference), ["epoch", "reference", "arm", "num_images"])
             y = Axis(f"arccos of {title} with {name}, test images, h, degrees", low=0.0, high=180.0, zero=True)
-            of_mean = "the mean " if any(each.seeds > 1 for each in sources) else ""
-            panel = panels.panel((metric,), title, y, short=f"arccos of {of_mean}{title}, test images, h")
+            panel = panels.panel((metric,), title, y, short=f"arccos of {title}, test images, h")
             panel.count(rows, "test")
             add_pairs(panel, source, looks, degrees, "angle", equal=0.0)
     return [*found, *panels.filled()]
+
+
+def _arccos(metric: str, reference: str | None, source: Source) -> pd.DataFrame:
+    """The angles of the embeddings of a run in degrees."""
+    table = of_reference(source.table("test_alignment.csv"), reference)
+    rows = largest_sample(table[(table["metric"] == metric) & (table["module"] == "h")])
+    angle = np.degrees(np.arccos(rows["value"].clip(-1, 1)))
+    return rows.assign(angle=angle)[["epoch", "reference", "arm", "num_images", "angle"]]
 
 
 def gap_alignment(sources: Sources, looks: Looks, reference: str | None = None) -> list[Panel]:

@@ -1,15 +1,19 @@
 """What a chart shows, without how it is drawn: panels with axes and series of numbers."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from coupled.analysis.selections.styles import Style
+from coupled.analysis.selections.styles import DASHES, MARKERS, Style
 
 Kind = Literal["line", "curve", "points"]  # with markers, without markers, markers alone
+
+
+SPREAD = 0.8  # epochs: over which the series of a single epoch are spread
+APART = 0.16  # epochs: at most, between two of them
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,18 @@ class Panel:
         """The distinct x values of the series, ascending."""
         return sorted({x for series in self.series for x in series.x})
 
+    @property
+    def only_epoch(self) -> float | None:
+        """The epoch of a panel over epochs that has a single one; None for other panels."""
+        places = self.places() if self.x.whole else []
+        return places[0] if len(places) == 1 else None
+
+    def shifts(self) -> list[float]:
+        """How far right of its epoch each series is drawn: those of a single epoch side by side, others at 0."""
+        count = len(self.series)
+        step = 0.0 if self.only_epoch is None else min(APART, SPREAD / count)
+        return [step * (place - (count - 1) / 2) for place in range(count)]
+
     def count(self, rows: pd.DataFrame, split: str = "") -> None:
         """Note the numbers of images of the rows."""
         for number in rows["num_images"].dropna().unique() if "num_images" in rows else ():
@@ -97,6 +113,28 @@ class Panels(dict[tuple[str, ...], Panel]):
         return [panel for panel in self.values() if panel.series]
 
 
+def as_drawn(panel: Panel) -> Panel:
+    """The panel in a form that is visible: a single point is no line, and a single epoch has no band.
+
+    Curves of a single epoch become points, whose marker follows their dash; its noise floor becomes half an epoch wide
+    on both sides. Other panels are returned as they are.
+    """
+    if (epoch := panel.only_epoch) is None:
+        return panel
+    markers = list(MARKERS)
+    of_dash = {dash: markers[-1 - place] for place, dash in enumerate(DASHES)}
+    series = [
+        each
+        if each.kind != "curve"
+        else replace(each, kind="points", style=each.style._replace(marker=of_dash[each.style.linestyle]))
+        for each in panel.series
+    ]
+    wide = panel.floor and panel.floor._replace(
+        x=[epoch - 0.5, epoch + 0.5], low=[min(panel.floor.low)] * 2, high=[max(panel.floor.high)] * 2
+    )
+    return replace(panel, series=series, floor=wide)
+
+
 def numbers(values: Any) -> list[float]:
     """Floats, NaN for what is not finite."""
     cells = np.asarray(pd.Series(list(values), dtype=object).astype(float))
@@ -112,11 +150,11 @@ def n_of(panels: Iterable[Panel]) -> str:
     return _in_words(list(counts), sorted(seeds), bands)
 
 
-def n_of_rows(rows: pd.DataFrame, split: str, seeds: int) -> str:
-    """The numbers of images and seeds of the rows of a table in one line, for a figure without bands."""
+def n_of_rows(rows: pd.DataFrame, split: str, seeds: int, bands: bool = False) -> str:
+    """The numbers of images and seeds of the rows of a table in one line; `bands` are standard deviations."""
     panel = Panel((), "", EPOCHS, EPOCHS)
     panel.count(rows, split)
-    return _in_words(list(panel.counts), [seeds], bands=False)
+    return _in_words(list(panel.counts), [seeds], bands)
 
 
 def _in_words(counts: Sequence[str], seeds: Sequence[int], bands: bool) -> str:

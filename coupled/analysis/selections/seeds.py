@@ -1,6 +1,6 @@
 """Runs that differ only in their seeds: which they are, the means of their tables, and what other runs differ in."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from coupled.analysis.schemas import INTERVAL, SCHEMAS
+from coupled.analysis.selections.looks import Source
 
 OF_A_SEED = ("name", "seed")  # settings in which the seeds of one experiment differ
 MOST_SETTINGS = 5  # that are listed with their values
@@ -66,7 +67,21 @@ def average(tables: Sequence[pd.DataFrame], name: str) -> pd.DataFrame:
     schema = SCHEMAS[name]
     left_out = {*schema.digests, *INTERVAL, "inputs_digest"}
     key = [column for column in schema.place if all(column in table for table in tables)]
-    every = pd.concat([table.drop(columns=[c for c in table if c in left_out]) for table in tables])
+    return _means([table.drop(columns=[c for c in table if c in left_out]) for table in tables], key)
+
+
+def derived(source: Source, compute: Callable[[Source], pd.DataFrame], key: Sequence[str]) -> pd.DataFrame:
+    """Return what `compute` returns for a run; of several seeds the means of what it returns for each of them.
+
+    For values that are no linear function of a table: the value of mean rows is not the mean of the values. The columns
+    are as in `average`, with rows that agree in `key` as one row.
+    """
+    tables = [compute(each) for each in source.each_seed]
+    return tables[0] if len(tables) == 1 else _means(tables, list(key))
+
+
+def _means(tables: Sequence[pd.DataFrame], key: list[str]) -> pd.DataFrame:
+    every = pd.concat(tables)
     values = [str(column) for column in every if column not in key]
     numeric = [column for column in values if pd.api.types.is_numeric_dtype(every[column])]
     groups = every.groupby(key, dropna=False, sort=False)

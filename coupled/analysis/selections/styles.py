@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 # Based on the palette of Okabe and Ito for colour-blind readers, with colours that are visible on white and on black.
 # Dashes and markers tell the arms apart in grey print, and arms of one colour if there are more arms than colours.
 COLOURS = (
-    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B8860B", "#56B4E9", "#7F7F7F", "#8C6BB1"),
+    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#B8860B", "#56B4E9", "#6B7A00", "#8C6BB1"),
     *("#A6333F", "#7CB342", "#B5179E", "#8A5A44"),
 )
 DASHES: dict[Any, str] = {  # of matplotlib -> of plotly
