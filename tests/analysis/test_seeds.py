@@ -268,6 +268,16 @@ def test_the_last_values_of_seeds_are_mean_and_deviation_with_a_row_for_each_see
     assert last_values(runs[:1]).caption == ""
 
 
+def test_the_caption_of_the_alignment_names_its_lines(seeds: list[Path], tmp_path: Path) -> None:
+    """It named pairs where all lines are compared with one reference."""
+    assert charts_of(*seeds)["alignment"].caption.startswith("One line per arm: its similarity to the reference arm. n")
+    run = make(tmp_path, "two", 0)
+    path = run / "analysis/test_alignment.csv"
+    table = pd.read_csv(path)
+    pd.concat([table, table[table["arm"] == "ce"].assign(reference="nscl")]).to_csv(path, index=False)
+    assert charts_of(run)["alignment"].caption.startswith("One line per pair of arms. Bars: 95 %")
+
+
 def test_the_deviation_of_a_single_epoch_is_a_bar() -> None:
     """An area over one point is not visible, although the legend names it."""
     series = Series("a", "a", Style("#0072B2", "-", "o"), [20.0], [0.5], [0.4], [0.7], seeds=3)

@@ -19,6 +19,10 @@ from coupled.analysis.tables import largest_sample
 SPLITS = ("test", "train")
 SCALE: dict[str, Any] = {"colorscale": "Viridis", "colorbar": {"thickness": 10, "len": 0.5, "y": 0.25}}
 ROW, LEAST, FRAME = 14, 340, 120  # pixels: of a layer, of the smallest map, of titles and legend
+OVER_EPOCHS = (
+    "One row per layer, in the order of the network. The vertical line marks the epoch of the slider; the last panel"
+    " shows the values at this epoch."
+)
 GAP = 0.02  # between panels, as a share of the width
 
 
@@ -32,11 +36,7 @@ def weights_by_layer(runs: Sequence[ReportRun], looks: Looks) -> Chart:
             for measure in ("gap", "angle", "update_cosine"):
                 title = measure.replace("_", " ")
                 variants[_name(looks, run, title, f"to {reference}")] = over_epochs(run, looks, group, measure, title)
-    caption = (
-        "One row per layer, sorted by name. The vertical line marks the epoch of the slider; the last panel shows"
-        " the values at this epoch."
-    )
-    return Chart("layers", "Weight gap, angle and update cosine by layer", caption, variants)
+    return Chart("layers", "Weight gap, angle and update cosine by layer", OVER_EPOCHS, variants)
 
 
 def alignment_by_layer(runs: Sequence[ReportRun], looks: Looks) -> Chart:
@@ -45,11 +45,7 @@ def alignment_by_layer(runs: Sequence[ReportRun], looks: Looks) -> Chart:
     for name, run, metric, _, group in _scores(runs, looks, "alignment"):
         rows = pd.concat([largest_sample(each) for _, each in group.groupby("module", sort=False)])
         variants[name] = over_epochs(run, looks, rows, "value", metric)
-    caption = (
-        "One row per layer, from stem to projection. The vertical line marks the epoch of the slider; the last panel"
-        " shows the values at this epoch."
-    )
-    return Chart("alignment_layers", "Alignment by layer", caption, variants)
+    return Chart("alignment_layers", "Alignment by layer", OVER_EPOCHS, variants)
 
 
 def cross_layer(runs: Sequence[ReportRun], looks: Looks) -> Chart:

@@ -1,5 +1,6 @@
 """The tables of a report: run and settings, last values, fits, and missing tables with their commands."""
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -11,7 +12,6 @@ from coupled.analysis.report.missing import Missing, by_command, further_tables,
 from coupled.analysis.report.tables import ReportRun, by_experiment
 from coupled.analysis.selections.differences import rank
 from coupled.analysis.tables import largest_sample, whole_encoder
-from coupled.monitoring.commands import suggest
 from coupled.monitoring.terminal import counted
 
 DIFFERS = "≠"
@@ -241,6 +241,9 @@ def to_measure(runs: Sequence[ReportRun]) -> Table:
 
 
 def _commands(key: str, title: str, caption: str, tables: Sequence[Missing]) -> Table:
-    """A table of tables, each with its state and command."""
-    rows = [[*map(cell, (each.run, each.table, each.state, suggest(*each.command)))] for each in by_command(tables)]
+    """A table of tables, each with its state and command, in one form for every reader of the page."""
+    rows = [
+        [*map(cell, (each.run, each.table, each.state, shlex.join(["coupled", *each.command])))]
+        for each in by_command(tables)
+    ]
     return Table(key, title, caption, ["run", "tables", "state", "command"], rows)

@@ -43,6 +43,7 @@ from coupled.analysis.report.page_tables import (
     without_empty_columns,
 )
 from coupled.analysis.report.tables import ReportRun, by_experiment, experiments, read_runs
+from coupled.analysis.report.terms import terms, unbroken
 from coupled.analysis.run import Run
 from coupled.analysis.selections.differences import differences
 from coupled.analysis.selections.looks import Looks
@@ -83,6 +84,7 @@ def render(runs: Sequence[ReportRun], content: Sequence[dict[str, Any]]) -> str:
 
     charts = {part.key: part.variants for each in content for part in each["parts"] if isinstance(part, Chart)}
     template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template.filters["unbroken"] = unbroken
     read = {name: (PAGE / name).read_text(encoding="utf-8") for name in ("page.html", "page.css", PLOTLY, *SCRIPTS)}
     return template.from_string(read["page.html"]).render(
         title=f"coupled: {', '.join(_title(name, len(group)) for name, group in by_experiment(runs))}",
@@ -134,12 +136,14 @@ def sections(runs: Sequence[ReportRun]) -> list[dict[str, Any]]:
         ("missing", "Not computed yet", [to_compute(runs), to_complete(runs), to_measure(runs)]),
         ("run", "Run and settings", [about(runs), settings(runs)]),
     ]
-    content = []
+    content: list[dict[str, Any]] = []
     for key, title, parts in every:
         whole = [without_empty_columns(part) if isinstance(part, Table) else part for part in parts]
         filled = [part for part in whole if has_content(part)]
         if filled:
             content.append({"key": key, "title": title, "parts": filled})
+    if content and content[0]["key"] == "headline":
+        content[0]["parts"].append(terms([part for section in content for part in section["parts"]]))
     return content
 
 
