@@ -33,7 +33,7 @@ MEANINGS = (  # pattern of its occurrence, term, meaning
         "twin, noise floor",
         "a second arm with the objective of the reference; a difference below that of a twin may be chance",
     ),
-    (r"± sd|standard deviation over", "± sd, n", "standard deviation over seeds (n - 1), and the number of seeds"),
+    (r"± sd|over seeds", "± sd, n", "standard deviation over seeds (n - 1), and the number of seeds"),
     (
         r"a posteriori",
         "a posteriori",
