@@ -2,8 +2,9 @@
 
 The program writes every figure whose tables exist to analysis/figures of the run. Runs that differ only in their seeds
 are drawn as one: mean and one standard deviation over seeds. Other runs are drawn side by side, with the labels
-run:arm; their figures need --output. The folder of a sweep stands for all its runs. For a missing table the program
-names the command that writes it. A metric that was not computed has no panel; the program then names the command that
+run:arm. The folder of a sweep stands for all its runs. The figures of several runs go to analysis/figures of the
+sweep's folder, or of the deepest folder that has all runs. For a missing table the program names the command that
+writes it. A metric that was not computed has no panel; the program then names the command that
 adds it.
 Figures:
 * drift: weight gap, CKA and RSA of h on test, over epochs. If the run has twins of the reference (arms with the same
@@ -64,7 +65,7 @@ from coupled.analysis.plots.pair_figures import (
 from coupled.analysis.plots.spectrum_figures import duality, spectra
 from coupled.analysis.run import USUAL_REFERENCE, Run
 from coupled.analysis.selections.options import option_paths
-from coupled.analysis.several_runs import open_runs
+from coupled.analysis.several_runs import open_runs, results_folder
 from coupled.analysis.tables import BadTableError
 from coupled.monitoring.terminal import say
 
@@ -131,8 +132,7 @@ def draw_each(tables: FigureTables, folder: Path) -> Iterator[tuple[str, list[Pa
 def figures(options: Namespace) -> int:
     """Draw the figures and print their paths. The exit status is 2 if a table is damaged or no figure was drawn."""
     runs = open_runs([path for paths in options.run or () for path in paths])
-    if len(runs) > 1 and options.output is None:
-        raise ValueError(f"--output: {len(runs)} runs need a folder for their figures; pass --output DIR")
+    folder = options.output or results_folder(runs) / "figures"
     reference = options.reference or default_reference(runs[0])
     if not options.reference and reference != USUAL_REFERENCE:
         say(f"reference: {reference} (the run has no arm '{USUAL_REFERENCE}'; --reference ARM chooses another)")
@@ -140,7 +140,7 @@ def figures(options: Namespace) -> int:
     damaged = False
     missing: dict[str, list[str]] = {}  # the figures that lack the same table
     tables = experiment_tables(runs, reference)
-    for name, result in draw_each(tables, options.output or runs[0].tables / "figures"):
+    for name, result in draw_each(tables, folder):
         if isinstance(result, ValueError):
             missing.setdefault(str(result), []).append(name)
             damaged |= isinstance(result, BadTableError)

@@ -41,7 +41,7 @@ def figures() -> Parser:
     parser = command_parser("figures", about, examples, files)
     _add_runs(parser)
     _add_reference(parser)
-    folder = "folder of the figures (default: analysis/figures of the run; needed for several runs)"
+    folder = "folder of the figures (default: analysis/figures of the run, the sweep, or the folder that has all runs)"
     parser.add_argument("--output", type=Path, metavar="DIR", help=folder)
     return parser
 

@@ -159,12 +159,12 @@ def report() -> Parser:
     """`coupled report`."""
     about = "Writes one HTML page about a run, or about several runs side by side. The page needs no network."
     examples = ["--compute", "--run-dir runs/seed0 runs/seed1 --output both.html"]
-    files = ["analysis/report.html   in the first run; with --compute also the missing CSV files"]
+    files = ["analysis/report.html   of the run or the sweep; with --compute also the missing CSV files"]
     parser = command_parser("report", about, examples, files)
     _add_runs(parser)
     parser.add_argument("--compute", action="store_true", help="first compute the missing tables")
     _add_code(parser)
-    page = "page to write (default: DIR/analysis/report.html)"
+    page = "page to write (default: analysis/report.html of the run, the sweep, or the folder that has all runs)"
     parser.add_argument("--output", type=Path, metavar="FILE", help=page)
     return parser
 

@@ -58,15 +58,17 @@ def test_the_sentence_names_the_nearest_arm_and_the_noise_floor(measured: Report
     run = scored(measured, nscl=0.91, ce=0.734, again=0.9991)
     assert headline([run]).sentences == [
         "After 2 epochs, nscl is nearest to cl: CKA of h on test images 0.91; ce 0.73;"
-        " noise floor: again, a twin of cl, 0.9991."
+        " noise floor: again, a twin of cl, 0.9991. One seed."
     ]
     assert headline([run], " not shared: ce optimizer.base_lr.").sentences[1:] == ["not shared: ce optimizer.base_lr."]
     many = {f"arm{k}": {"objective": "dcl", "temperature": 1.0 + k} for k in range(8)}
     scores = {arm: 0.9 - k / 10 for k, arm in enumerate(many)}
     (text,) = headline([scored(measured, arms={**ARMS, **many}, **scores)]).sentences
-    assert text.endswith("images 0.90; arm1 0.80, arm2 0.70, arm3 0.60, arm4 0.50, arm5 0.40, ..., arm7 0.20 (8 arms).")
+    assert text.endswith(
+        "images 0.90; arm1 0.80, arm2 0.70, arm3 0.60, arm4 0.50, arm5 0.40, ..., arm7 0.20 (8 arms). One seed."
+    )
     (alone,) = headline([scored(measured, nscl=0.91)]).sentences
-    assert alone == "After 2 epochs, CKA of h on test images of nscl with cl is 0.91."
+    assert alone == "After 2 epochs, CKA of h on test images of nscl with cl is 0.91. One seed."
     assert headline([replace(run, tables={})], " a note.").sentences == []
 
 
@@ -76,9 +78,12 @@ def test_the_sentence_has_the_intervals_or_the_weights_that_were_computed(measur
     table = run.table("test_alignment.csv").assign(ci_low=0.9, ci_high=0.925)
     table.loc[table["arm"] == "ce", ["ci_low", "ci_high"]] = 0.730, 0.739
     (text,) = headline([replace(run, tables={"test_alignment.csv": table})]).sentences
-    assert "images 0.91 [0.90, 0.93]; ce 0.734 [0.730, 0.739]. Brackets: 95 % intervals over images." in text
+    assert "images 0.91 [0.90, 0.93]; ce 0.734 [0.730, 0.739]. One seed; brackets: 95 % intervals over images." in text
     (text,) = headline([replace(measured, tables={"weight_gap.csv": measured.table("weight_gap.csv")})]).sentences
-    assert text == "After 3 epochs, nscl is nearest to cl: weight gap, mean over layers, 0.017; scl 0.052, ce 0.087."
+    assert (
+        text
+        == "After 3 epochs, nscl is nearest to cl: weight gap, mean over layers, 0.017; scl 0.052, ce 0.087. One seed."
+    )
 
 
 def test_seeds_of_one_experiment_have_one_sentence_with_their_spread(measured: ReportRun) -> None:

@@ -17,17 +17,19 @@ from coupled.analysis.plots.figure_tables import FigureTables
 from coupled.analysis.plots.pair_figures import drift
 from coupled.analysis.plots.panel_figures import draw_panels, panels_figure
 from coupled.analysis.report.charts import figure as plotly_figure
+from coupled.analysis.report.page_tables import last_values, last_values_of_seeds
 from coupled.analysis.report.program import sections
 from coupled.analysis.report.tables import ReportRun, experiments
 from coupled.analysis.run import open_run
 from coupled.analysis.schemas import SCHEMAS
 from coupled.analysis.selections import bounds, pairs
+from coupled.analysis.selections.differences import differences
 from coupled.analysis.selections.looks import Looks
 from coupled.analysis.selections.pairs import add_pairs
 from coupled.analysis.selections.panels import Axis, Floor, Panel, Series
-from coupled.analysis.selections.seeds import average, by_seed, common_name, differences, run_names
+from coupled.analysis.selections.seeds import average, by_seed, common_name, run_names
 from coupled.analysis.selections.styles import Style, arm_styles
-from coupled.analysis.several_runs import open_runs
+from coupled.analysis.several_runs import open_runs, results_folder, run_labels
 from coupled.analysis.weights.growth import growth
 from coupled.config.schema import from_resolved
 from coupled.storage.run_description import write_run_json
@@ -95,9 +97,42 @@ def test_settings_say_which_runs_are_seeds_of_one_experiment_and_what_others_dif
     other = {**one, "temperature": 0.1, "arms": {**ARMS, "more": {"objective": "dcl"}}}
     assert by_seed([one, other, {**one, "name": "b", "seed": 7}]) == [[0, 2], [1]]
     assert differences({"x": one, "y": {**one, "name": "b", "seed": 7}}) == ""
-    expected = "settings that differ: temperature (x: 0.5, y: 0.1), arms.more.objective (x: absent, y: dcl)"
+    expected = "settings that differ (x | y): further arms none | more (dcl); temperature 0.5 | 0.1"
     assert differences({"x": one, "y": other}) == expected
-    assert differences({"x": {"threads": None}, "y": {"threads": 1}}) == "settings that differ: threads (x: null, y: 1)"
+    assert (
+        differences({"x": {"threads": None}, "y": {"threads": 1}}) == "settings that differ (x | y): threads null | 1"
+    )
+
+
+def test_images_and_objectives_are_the_first_settings_that_differ() -> None:
+    """Among seventy settings that differ, five warm-up epochs and threads were named and the images were not."""
+    arms = {"cl": {"objective": "dcl", "temperature": 0.5}, "b": {"objective": "supcon", "temperature": 0.5}}
+    one = {
+        "num_threads": 1,
+        "epochs": 9,
+        "temperature": 0.5,
+        "dataset": {"name": "digits", "num_workers": 1},
+        "arms": arms,
+    }
+    warm = {name: {**arm, "temperature": 1.0} for name, arm in arms.items()}
+    many = {f"arm{k}": {"objective": "dcl", "temperature": 1.0} for k in range(6)}
+    other = {"num_threads": 2, "epochs": 8, "temperature": 1.0, "dataset": {"name": "cifar10", "num_workers": 2}}
+    other["arms"] = {"cl": warm["cl"], "dcl": many["arm0"], **many}
+    assert differences({"x": one, "y": other}) == (
+        "settings that differ (x | y): dataset.name digits | cifar10;"
+        " further arms b (supcon) | dcl, arm0 (dcl), arm1 (dcl), arm2 (dcl), and 3 more; epochs 9 | 8;"
+        " temperature 0.5 | 1.0"
+    )
+    other["arms"] = {**warm, "b": {"objective": "nscl", "temperature": 0.7}}
+    text = differences({"x": one, "y": other})
+    assert (
+        "cifar10; arms.b.objective supcon | nscl; epochs 9 | 8; temperature 0.5 | 1.0; arms.b.temperature 0.5 | 0.7"
+        in text
+    )
+    long = [["a" * 60, end] for end in "xy"]
+    assert differences({"x": {"list": long[0]}, "y": {"list": long[1]}}).count("aaa...") == 2  # told apart, shown short
+    six = [{f"k{k}": value for k in range(6)} for value in (0, 1)]
+    assert differences({"x": six[0], "y": six[1]}).endswith("k4 0 | 1; and 1 more")
 
 
 def test_names_of_runs_are_unique_and_those_of_experiments_short() -> None:
@@ -190,7 +225,7 @@ def test_different_runs_are_side_by_side_with_the_settings_that_differ(seeds: li
     assert {str(each.get_label()) for each in figure.axes[1].lines} == names
     data = charts_of(*seeds, other)["headline"].variants[""]["data"]
     assert {each["name"] for each in data if "name" in each} == names
-    differ = "settings that differ: temperature (few: 0.5, cold: 0.1)"
+    differ = "settings that differ (few | cold): temperature 0.5 | 0.1"
     assert tables.note.startswith(differ)
     (text,) = (part for part in sections(report_runs(*seeds, other))[0]["parts"] if part.key == "sentence")
     assert text.sentences[-1].startswith("S" + differ[1:])
@@ -223,13 +258,65 @@ def test_a_sweep_folder_stands_for_its_runs(
     assert [run.path.name for run in open_runs([folder])] == names
     assert "3 of 4 points have a run" in capsys.readouterr().out
     monkeypatch.setattr("coupled.analysis.figures.FIGURES", {"drift": drift})
-    assert main(["--run-dir", str(folder)]) == 2
-    assert "--output: 3 runs need a folder for their figures" in capsys.readouterr().err
+    assert main(["--run-dir", str(folder)]) == 0
+    assert {path.name for path in (folder / "analysis/figures").iterdir()} == {"drift.png", "drift.pdf"}
     assert main(["--run-dir", str(folder), "--output", str(tmp_path / "out")]) == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"drift.png", "drift.pdf"}
     (tmp_path / "sweep.json").write_text("{}")
     with pytest.raises(ValueError, match=r"sweep\.json: not a valid description of a sweep"):
         open_runs([tmp_path])
+
+
+def test_points_of_a_sweep_are_labelled_with_the_keys_that_vary(tmp_path: Path) -> None:
+    """A key with one value says nothing, and in long names it hid the seed."""
+    points = [{"epochs": 9, "t": t, "seed": seed} for t in (0.1, 1.0) for seed in (0, 1)]
+    values = {f"epochs=9,t={each['t']},seed={each['seed']}": each for each in points}
+    for place, (name, each) in enumerate(values.items()):
+        make(tmp_path / "grid", f"point{place}", each["seed"]).rename(tmp_path / "grid" / name)
+    runs = [open_run(tmp_path / "grid" / name) for name in values]
+    before = run_labels(runs)
+    assert before == ["point0", "point1", "point2", "point3"]  # no sweep.json: the names of the runs
+    (tmp_path / "grid/sweep.json").write_text(json.dumps({"points": values}))
+    assert run_labels(runs) == ["t=0.1,seed=0", "t=0.1,seed=1", "t=1.0,seed=0", "t=1.0,seed=1"]
+    assert common_name(run_labels(runs)[:2], [run.path for run in runs[:2]]) == "t=0.1"
+    alone = open_run(make(tmp_path, "alone", 0))
+    assert run_labels([runs[3], alone]) == ["grid/t=1.0,seed=1", "alone"]
+    assert run_labels(runs[:1]) == ["grid/t=0.1,seed=0"]
+    (tmp_path / "grid/sweep.json").write_text("{")
+    assert run_labels(runs) == before
+    assert results_folder(runs[:1]) == runs[0].tables
+    assert results_folder(runs) == tmp_path / "grid/analysis"
+    assert results_folder([*runs, alone]) == tmp_path / "analysis"
+    object.__setattr__(alone, "path", Path("/elsewhere"))
+    with pytest.raises(ValueError, match=r"--output: the 2 runs have no folder in common; pass --output"):
+        results_folder([runs[0], alone])
+
+
+def test_the_last_values_of_seeds_are_mean_and_deviation_with_a_row_for_each_seed_below(seeds: list[Path]) -> None:
+    """Forty-eight rows of three seeds had no mean."""
+    runs = report_runs(*seeds)
+    table, of_seeds = last_values(experiments(runs)), last_values_of_seeds(runs)
+    assert table.caption == "Mean ± standard deviation over seeds: n = 3."
+    values = [cka("nscl", 1, seed) for seed in SEEDS]  # the last epoch that all have
+    row = next(row for row in table.rows if row[1].value == "nscl")
+    mean, spread = np.mean(values), np.std(values, ddof=1)
+    assert row[4].text == f"{mean:.4g} ± {spread:.3f}" == "0.958 ± 0.040"
+    assert [*map(float, row[4].value.split(" ± "))] == pytest.approx([mean, spread], rel=1e-12)
+    assert (row[0].text, row[4].number, of_seeds.folded) == ("few", True, True)
+    found = {row[0].text: row[4].value for row in of_seeds.rows if row[1].value == "nscl"}
+    assert found == {f"few_seed-{seed}": repr(cka("nscl", 2 + (seed == 2), seed)) for seed in SEEDS}
+    assert last_values_of_seeds(runs[:1]).rows == []
+    assert last_values(runs[:1]).caption == ""
+
+
+def test_the_caption_of_the_alignment_names_its_lines(seeds: list[Path], tmp_path: Path) -> None:
+    """It named pairs where all lines are compared with one reference."""
+    assert charts_of(*seeds)["alignment"].caption.startswith("One line per arm: its similarity to the reference arm. n")
+    run = make(tmp_path, "two", 0)
+    path = run / "analysis/test_alignment.csv"
+    table = pd.read_csv(path)
+    pd.concat([table, table[table["arm"] == "ce"].assign(reference="nscl")]).to_csv(path, index=False)
+    assert charts_of(run)["alignment"].caption.startswith("One line per pair of arms. Bars: 95 %")
 
 
 def test_the_deviation_of_a_single_epoch_is_a_bar() -> None:

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 
 from coupled.analysis.plots.figure_tables import FigureTables, figure_tables
 from coupled.analysis.run import Run
-from coupled.analysis.selections.seeds import by_seed, common_name, differences, run_names, unique
+from coupled.analysis.selections.differences import differences
+from coupled.analysis.selections.seeds import by_seed, common_name, unique
 from coupled.analysis.selections.styles import arm_styles
+from coupled.analysis.several_runs import run_labels
 
 
 def experiment_tables(runs: Sequence[Run], reference: str) -> FigureTables:
@@ -25,7 +27,7 @@ def experiment_tables(runs: Sequence[Run], reference: str) -> FigureTables:
     paths = [run.path.resolve() for run in runs]
     if len({*paths}) < len(paths):
         raise ValueError("run_dir: a run folder is listed twice; list each run once")
-    every = run_names([run.name for run in runs], [run.path.absolute() for run in runs])
+    every = run_labels(runs)
     places = by_seed([run.description["settings"] for run in runs])
     groups = [[runs[place] for place in group] for group in places]
     names = unique([common_name([every[place] for place in group], [runs[place].path for place in group])

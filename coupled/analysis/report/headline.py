@@ -7,8 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from coupled.analysis.report.tables import ReportRun
-from coupled.analysis.selections.seeds import by_seed, common_name, unique
+from coupled.analysis.report.tables import ReportRun, by_experiment
 from coupled.analysis.tables import largest_sample, whole_encoder
 from coupled.config.controls import twins, usual_reference
 from coupled.monitoring.terminal import counted
@@ -36,10 +35,8 @@ class Measure(NamedTuple):
 
 def headline(runs: Sequence[ReportRun], note: str = "") -> Text:
     """Return a sentence for each experiment (a run, or runs that differ only in their seeds), then the `note`."""
-    settings = [run.run.description["settings"] for run in runs]
-    groups = [[runs[place] for place in places] for places in by_seed(settings)]
-    names = unique([common_name([run.name for run in group], [run.run.path for run in group]) for group in groups])
-    found = [(name, text) for name, group in zip(names, groups, strict=True) if (text := _sentence(group))]
+    groups = by_experiment(runs)
+    found = [(name, text) for name, group in groups if (text := _sentence(group))]
     named = [f"{name}: {text}" if len(groups) > 1 else text for name, text in found]
     return Text("sentence", [*named, note.strip()] if named and note else named)
 
@@ -82,8 +79,9 @@ def _of_measure(runs: Sequence[ReportRun], tables: Sequence[pd.DataFrame], measu
         wins = int((last[means.index].apply(measure.nearest, axis=1) == first).sum())
         ends += [f" Mean ± standard deviation over {len(runs)} seeds"]
         ends += [f"; {first} is nearest in {wins} of them." if others else "."]
-    elif any("[" in text for text in shown.values()):
-        ends += [" Brackets: 95 % intervals over images."]
+    else:
+        brackets = any("[" in text for text in shown.values())
+        ends += [" One seed; brackets: 95 % intervals over images." if brackets else " One seed."]
     return "".join(ends)
 
 

@@ -22,6 +22,10 @@ SPLITS = ("test", "train")
 SCALE: dict[str, Any] = {"colorscale": "Viridis", "colorbar": {"thickness": 10, "len": 0.5, "y": 0.25}}
 ROW, LEAST, FRAME = 14, 340, 120  # pixels: of a layer, of the smallest map, of titles and legend
 LETTERS = 20  # of a line of a title
+OVER_EPOCHS = (
+    "One row per layer or stage, in the order of the network. The vertical line marks the epoch of the slider; the last"
+    " panel shows the values at this epoch."
+)
 GAP = 0.02  # between panels, as a share of the width
 
 
@@ -37,11 +41,7 @@ def weights_by_layer(runs: Sequence[ReportRun], looks: Looks) -> Chart:
                     variants[_name(looks, run, title, f"to {reference}")] = over_epochs(
                         run, looks, maps, str(reference)
                     )
-    caption = (
-        "One row per layer, sorted by name. The vertical line marks the epoch of the slider; the last panel shows"
-        " the values at this epoch."
-    )
-    return Chart("layers", "Weight gap, angle and update cosine by layer", caption, variants)
+    return Chart("layers", "Weight gap, angle and update cosine by layer", OVER_EPOCHS, variants)
 
 
 def alignment_by_layer(runs: Sequence[ReportRun], looks: Looks) -> Chart:
@@ -49,11 +49,7 @@ def alignment_by_layer(runs: Sequence[ReportRun], looks: Looks) -> Chart:
     variants: dict[str, Figure] = {}
     for name, run, split, reference, group in _scores(runs, looks, "alignment"):
         variants[name] = over_epochs(run, looks, select.of_scores(run, group, split), reference)
-    caption = (
-        "One row per layer, from stem to projection. The vertical line marks the epoch of the slider; the last panel"
-        " shows the values at this epoch."
-    )
-    return Chart("alignment_layers", "Alignment by layer", caption, variants)
+    return Chart("alignment_layers", "Alignment by layer", OVER_EPOCHS, variants)
 
 
 def cross_layer(runs: Sequence[ReportRun], looks: Looks) -> Chart:

@@ -12,8 +12,8 @@ def losses(runs: Sequence[ReportRun], looks: Looks) -> Chart:
     """Every loss for every arm, and the training loss of each arm."""
     evaluated = any(len(run.table("losses.csv")) for run in runs)
     caption = (
-        "Evaluated on augmented views that no arm was trained on, the same for all arms and epochs. The last variant,"
-        " the training loss, is the mean over the steps of an epoch (epochs.csv)."
+        "Evaluated on augmented views that no arm was trained on, the same for all arms and epochs. The last entry of"
+        " the menu, the training loss, is the mean over the steps of an epoch (epochs.csv)."
     )
     title = "Every loss evaluated for every arm"
     alone = "The training loss is the mean over the steps of an epoch (epochs.csv)."

@@ -1,16 +1,17 @@
 """The tables of a report: run and settings, last values, fits, and missing tables with their commands."""
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import isnan
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from coupled.analysis.report.missing import Missing, by_command, further_tables, missing_tables, partial_tables
-from coupled.analysis.report.tables import ReportRun
+from coupled.analysis.report.tables import ReportRun, by_experiment
+from coupled.analysis.selections.differences import rank
 from coupled.analysis.tables import largest_sample, whole_encoder
-from coupled.monitoring.commands import suggest
 from coupled.monitoring.terminal import counted
 
 DIFFERS = "≠"
@@ -71,7 +72,7 @@ def about(runs: Sequence[ReportRun]) -> Table:
 def settings(runs: Sequence[ReportRun]) -> Table:
     """All settings; of several runs side by side, with the settings that differ first."""
     columns, rows = _side_by_side(runs, [flatten(run.run.description["settings"]) for run in runs])
-    rows.sort(key=lambda row: row[-1].value != DIFFERS)
+    rows.sort(key=lambda row: (row[-1].value != DIFFERS, rank(row[0].value) if len(runs) > 1 else 0))
     imported = [run.name for run in runs if "imported" in run.run.description]
     defaults = "In an imported run, optimizer, batch and augmentation are defaults unless they were set at the import."
     return Table("settings", "Settings", defaults if imported else "", columns, rows, folded=True)
@@ -120,11 +121,28 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return facts
 
 
-def last_values(runs: Sequence[ReportRun]) -> Table:
-    """Each arm at its last measured epoch: weight gap, CKA and RSA to each reference, and accuracies."""
+def last_values(shown: Sequence[ReportRun]) -> Table:
+    """Each arm at its last measured epoch: weight gap, CKA and RSA to each reference, and accuracies.
+
+    Args:
+        shown: runs or experiments; of several seeds the cells have mean and standard deviation.
+    """
+    several = [run for run in shown if run.seeds > 1]
+    counts = ", ".join(f"{run.name} n = {run.seeds}" if len(shown) > 1 else f"n = {run.seeds}" for run in several)
+    caption = f"Mean ± standard deviation over seeds: {counts}." if several else ""
+    return _table_of_last_values("last", "At the last measured epoch", caption, shown)
+
+
+def last_values_of_seeds(runs: Sequence[ReportRun]) -> Table:
+    """The last values of each run of the experiments that have several seeds."""
+    seeds = [run for _, group in by_experiment(runs) if len(group) > 1 for run in group]
+    return replace(_table_of_last_values("seeds", "At the last measured epoch of each seed", "", seeds), folded=True)
+
+
+def _table_of_last_values(key: str, title: str, caption: str, runs: Sequence[ReportRun]) -> Table:
     rows = [row for run in runs for arm in run.arms for row in _last_values(run, arm)]
     measures = ["weight gap (mean)", "CKA (test, h)", "RSA (test, h)", "NCCC (test, h)", "linear probe (test, h)"]
-    return Table("last", "At the last measured epoch", "", ["run", "arm", "reference", *measures], rows)
+    return Table(key, title, caption, ["run", "arm", "reference", *measures], rows)
 
 
 def _last_values(run: ReportRun, arm: str) -> Iterator[list[Cell]]:
@@ -134,15 +152,15 @@ def _last_values(run: ReportRun, arm: str) -> Iterator[list[Cell]]:
     scores = _where(run.table("test_alignment.csv"), module="h", arm=arm)
     quality = _where(run.table("quality.csv"), split="test", module="h", arm=arm)
     accuracies = [
-        _last(_where(quality, metric=metric, variant=variant), "value")
+        _last(_where(quality, metric=metric, variant=variant), "value", arm)
         for metric, variant in (("nccc", "euclidean"), ("linear_probe", "regularised"))
     ]
     for reference in dict.fromkeys([*gaps.get("reference", ()), *scores.get("reference", ())]) or [""]:
-        gap = _last(_where(gaps, reference=reference), "gap")
-        alignments = [_last(_where(scores, reference=reference, metric=metric), "value") for metric in ("cka", "rsa")]
-        values = (gap, *alignments, *accuracies)
-        if not all(map(isnan, values)):
-            yield [cell(each, arm) for each in (run.name, arm, reference, *values)]
+        of_pair = _where(scores, reference=reference)
+        gap = _last(_where(gaps, reference=reference), "gap", arm)
+        values = [gap, *(_last(_where(of_pair, metric=metric), "value", arm) for metric in ("cka", "rsa")), *accuracies]
+        if any(each.text for each in values):
+            yield [*(cell(each, arm) for each in (run.name, arm, reference)), *values]
 
 
 def _where(table: pd.DataFrame, **cells: str) -> pd.DataFrame:
@@ -152,12 +170,17 @@ def _where(table: pd.DataFrame, **cells: str) -> pd.DataFrame:
     return table
 
 
-def _last(table: pd.DataFrame, column: str) -> float:
-    """The value of the last epoch, of the largest sample; NaN without rows."""
+def _last(table: pd.DataFrame, column: str, arm: str) -> Cell:
+    """The value of the last epoch, of the largest sample; of several seeds with the standard deviation."""
     if table.empty:
-        return float("nan")
-    rows = largest_sample(table)
-    return float(rows.sort_values("epoch")[column].iloc[-1])
+        return cell(None, arm)
+    last = largest_sample(table).sort_values("epoch").iloc[-1]
+    found, spread = cell(float(last[column]), arm), float(last.get(f"{column}_sd", np.nan))
+    if not found.text or np.isnan(spread):
+        return found
+    decimals = len(found.text.partition(".")[2]) if "e" not in found.text else 0
+    text = f"{found.text} ± {spread:.{decimals}f}" if decimals else f"{found.text} ± {spread:.2g}"
+    return found._replace(value=f"{found.value} ± {spread!r}", text=text)
 
 
 def fits(runs: Sequence[ReportRun]) -> Table:
@@ -218,6 +241,9 @@ def to_measure(runs: Sequence[ReportRun]) -> Table:
 
 
 def _commands(key: str, title: str, caption: str, tables: Sequence[Missing]) -> Table:
-    """A table of tables, each with its state and command."""
-    rows = [[*map(cell, (each.run, each.table, each.state, suggest(*each.command)))] for each in by_command(tables)]
+    """A table of tables, each with its state and command, in one form for every reader of the page."""
+    rows = [
+        [*map(cell, (each.run, each.table, each.state, shlex.join(["coupled", *each.command])))]
+        for each in by_command(tables)
+    ]
     return Table(key, title, caption, ["run", "tables", "state", "command"], rows)

@@ -7,25 +7,30 @@ from coupled.analysis.report.tables import ReportRun
 from coupled.analysis.selections import accuracy, bounds, pairs
 from coupled.analysis.selections.looks import Looks
 
+FLOOR = " A grey band shows the noise floor: how much twins of the reference differ."
+
 
 def headline(runs: Sequence[ReportRun], looks: Looks) -> Chart:
     """Weight gap and CKA over epochs, in two panels."""
     panels = [panel for panel in pairs.drift(runs, looks) if panel.key[0] in ("gap", "cka")]
-    first = "Left: weight gap to the reference arm. Right: CKA with the reference arm. " if len(panels) == 2 else ""
-    floor = " A grey band shows the noise floor: how much twins of the reference differ."
+    both = "First panel: weight gap to the reference arm. Second panel: CKA with it. " if len(panels) == 2 else ""
     caption = (
-        f"{first}Arms with the same initialisation start at gap 0 and CKA 1."
-        f"{floor if any(panel.floor for panel in panels) else ''}"
+        f"{both}Arms with the same initialisation start at gap 0 and CKA 1."
+        f"{FLOOR if any(panel.floor for panel in panels) else ''}"
     )
     title = "Weight gap and representation similarity during training"
     return Chart("headline", title, with_n(caption, panels), {"": side_by_side(panels)} if panels else {})
 
 
 def alignment(runs: Sequence[ReportRun], looks: Looks) -> Chart:
-    """Every pair metric of every pair, with the confidence intervals that were computed."""
-    bars = " Bars: 95 % confidence intervals over images, if computed with --confidence."
-    caption = f"One line per pair of arms.{bars if any(run.seeds == 1 for run in runs) else ''}"
-    return chart("alignment", "Alignment of every pair", caption, pairs.alignment(runs, looks))
+    """Every pair metric, layer and split, with the confidence intervals that were computed."""
+    panels = pairs.alignment(runs, looks)
+    several = any(" · to " in series.label for panel in panels for series in panel.series)
+    lines = "One line per pair of arms." if several else "One line per arm: its similarity to the reference arm."
+    bars = " Bars: 95 % confidence intervals over images, if computed with coupled alignment --confidence."
+    floor = FLOOR if any(panel.floor for panel in panels) else ""
+    caption = f"{lines}{bars if any(run.seeds == 1 for run in runs) else ''}{floor}"
+    return chart("alignment", "Alignment by metric and layer", caption, panels)
 
 
 def alignment_accuracy(runs: Sequence[ReportRun], looks: Looks) -> Chart:

@@ -2,8 +2,9 @@
 
 The program reads only run.json and the CSV files of each run. The page lists every missing table with the command that
 computes it; `--compute` runs these commands first. The page also lists tables that cover only some epochs or layers;
-`--compute` does not complete them. The default of `--output` is DIR/analysis/report.html of the first run. Needs jinja2
-(extra `report`); plotly.js is in the package.
+`--compute` does not complete them. The page is analysis/report.html in the folder of the run; about several runs in the
+folder of their sweep, or in the deepest folder that has all of them. Needs jinja2 (extra `report`); plotly.js is in the
+package.
 """
 
 import json
@@ -34,17 +35,19 @@ from coupled.analysis.report.page_tables import (
     correlations,
     fits,
     last_values,
+    last_values_of_seeds,
     settings,
     to_complete,
     to_compute,
     to_measure,
     without_empty_columns,
 )
-from coupled.analysis.report.tables import ReportRun, experiments, read_runs
+from coupled.analysis.report.tables import ReportRun, by_experiment, experiments, read_runs
+from coupled.analysis.report.terms import terms, unbroken
 from coupled.analysis.run import Run
+from coupled.analysis.selections.differences import differences
 from coupled.analysis.selections.looks import Looks
-from coupled.analysis.selections.seeds import differences
-from coupled.analysis.several_runs import open_runs
+from coupled.analysis.several_runs import open_runs, results_folder
 from coupled.config.arm_sections import not_shared_text
 from coupled.monitoring.commands import child_command, child_environment, suggest
 from coupled.monitoring.terminal import say
@@ -71,25 +74,30 @@ def page(runs: Sequence[Run]) -> str:
     Raises:
         ValueError: if a run is listed twice or a table is damaged.
     """
-    return render(read_runs(runs))
+    read = read_runs(runs)
+    return render(read, sections(read))
 
 
-def render(runs: Sequence[ReportRun]) -> str:
-    """Return the whole page as HTML."""
+def render(runs: Sequence[ReportRun], content: Sequence[dict[str, Any]]) -> str:
+    """Return the whole page as HTML; `content` is that of `sections`."""
     from jinja2 import Environment, StrictUndefined
 
-    content = sections(runs)
     charts = {part.key: part.variants for each in content for part in each["parts"] if isinstance(part, Chart)}
     template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template.filters["unbroken"] = unbroken
     read = {name: (PAGE / name).read_text(encoding="utf-8") for name in ("page.html", "page.css", PLOTLY, *SCRIPTS)}
     return template.from_string(read["page.html"]).render(
-        title=f"coupled: {', '.join(run.name for run in runs)}",
+        title=f"coupled: {', '.join(_title(name, len(group)) for name, group in by_experiment(runs))}",
         sections=content,
         style=read["page.css"],
         script="\n".join(read[name] for name in SCRIPTS),
         plotly=read[PLOTLY],
         data=embedded({"charts": charts, "arms": Looks(runs).colours}),
     )
+
+
+def _title(name: str, seeds: int) -> str:
+    return f"{name} ({seeds} seeds)" if seeds > 1 else name
 
 
 def sections(runs: Sequence[ReportRun]) -> list[dict[str, Any]]:
@@ -106,8 +114,9 @@ def sections(runs: Sequence[ReportRun]) -> list[dict[str, Any]]:
         drawn = [chart(shown, looks) for chart in charts]
         return [replace(each, caption=each.caption + note) for each in drawn]
 
+    last = [last_values(shown), last_values_of_seeds(runs)]
     every: list[tuple[str, str, Sequence[Chart | Table | Text]]] = [
-        ("headline", "Summary", [headline(runs, about_all), *draw(of_pairs.headline), last_values(runs)]),
+        ("headline", "Summary", [headline(runs, about_all), *draw(of_pairs.headline), *last]),
         ("training", "Training", draw(step_charts.steps, of_arms.throughput)),
         ("alignment", "Alignment", draw(of_pairs.alignment, of_pairs.alignment_bounds)),
         ("layers", "Layer-wise alignment", draw(maps.alignment_by_layer, maps.cross_layer)),
@@ -127,12 +136,14 @@ def sections(runs: Sequence[ReportRun]) -> list[dict[str, Any]]:
         ("missing", "Not computed yet", [to_compute(runs), to_complete(runs), to_measure(runs)]),
         ("run", "Run and settings", [about(runs), settings(runs)]),
     ]
-    content = []
+    content: list[dict[str, Any]] = []
     for key, title, parts in every:
         whole = [without_empty_columns(part) if isinstance(part, Table) else part for part in parts]
         filled = [part for part in whole if has_content(part)]
         if filled:
             content.append({"key": key, "title": title, "parts": filled})
+    if content and content[0]["key"] == "headline":
+        content[0]["parts"].append(terms([part for section in content for part in section["parts"]]))
     return content
 
 
@@ -178,19 +189,21 @@ def report(options: Namespace) -> None:
     if find_spec("jinja2") is None:
         raise ValueError("the report needs jinja2, which is not installed: pip install jinja2")
     opened = open_runs([path for paths in options.run or () for path in paths])
+    path = options.output or results_folder(opened) / "report.html"
     runs = read_runs(opened)
     if options.compute and not options.allow_code:
         check_no_code(opened)
     failures = [each for run in runs for each in compute_missing(run, options.allow_code)] if options.compute else []
     runs = read_runs(opened) if options.compute else runs
-    path = options.output or opened[0].path / "analysis" / "report.html"
+    content = sections(runs)
     try:
-        write_durably(path, encoded(render(runs)))
+        write_durably(path, encoded(render(runs, content)))
     except (IsADirectoryError, FileExistsError, NotADirectoryError) as error:
         raise ValueError(f"--output: {error.strerror}") from None
     for sentence in headline(runs).sentences:
         say(sentence)
-    print_table(last_values(runs))
+    for part in (part for section in content for part in section["parts"] if part.key == "last"):
+        print_table(part)
     for run in runs:
         if text := not_shared_text(run.run.description["settings"]):
             say(f"{run.name}: {text}" if len(runs) > 1 else text)
@@ -202,11 +215,9 @@ def report(options: Namespace) -> None:
 
 
 def print_table(table: Table) -> None:
-    """Print a table without its empty columns; nothing if it has no rows."""
-    if not table.rows:
-        return
-    table, shown = without_empty_columns(table), TerminalTable(title=table.title, box=box.SIMPLE_HEAD)
-    first = len({row[0].text for row in table.rows}) == 1  # a single run needs no column of names
+    """Print a table; a single run needs no column of names."""
+    shown = TerminalTable(title=table.title, caption=table.caption or None, box=box.SIMPLE_HEAD)
+    first = len({row[0].text for row in table.rows}) == 1
     columns = range(first, len(table.columns))
     for index in columns:
         number = any(row[index].number for row in table.rows)

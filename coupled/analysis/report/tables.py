@@ -10,7 +10,8 @@ import pandas as pd
 from coupled.analysis.run import Run
 from coupled.analysis.schemas import SCHEMAS
 from coupled.analysis.selections.looks import twins_of
-from coupled.analysis.selections.seeds import average, by_seed, common_name, run_names, unique
+from coupled.analysis.selections.seeds import average, by_seed, common_name, unique
+from coupled.analysis.several_runs import run_labels
 from coupled.analysis.tables import newest, read_table
 from coupled.analysis.theory_schemas import TABLES as THEORY
 from coupled.storage.run_description import imported_epochs
@@ -92,11 +93,18 @@ def read_runs(runs: Sequence[Run]) -> list[ReportRun]:
     paths = [run.path.resolve() for run in runs]
     if len({*paths}) < len(paths):
         raise ValueError("run_dir: a run folder is listed twice; list each run once")
-    names = run_names([run.name for run in runs], [run.path.absolute() for run in runs])
     return [
         ReportRun(name, run, read_tables(run.path, list(run.settings.arms)))
-        for name, run in zip(names, runs, strict=True)
+        for name, run in zip(run_labels(runs), runs, strict=True)
     ]
+
+
+def by_experiment(runs: Sequence[ReportRun]) -> list[tuple[str, list[ReportRun]]]:
+    """Return the runs that differ only in their seeds together, each group with its unique name."""
+    places = by_seed([run.run.description["settings"] for run in runs])
+    groups = [[runs[place] for place in group] for group in places]
+    names = unique([common_name([run.name for run in group], [run.run.path for run in group]) for group in groups])
+    return list(zip(names, groups, strict=True))
 
 
 def experiments(runs: Sequence[ReportRun]) -> list[ReportRun]:
@@ -104,13 +112,9 @@ def experiments(runs: Sequence[ReportRun]) -> list[ReportRun]:
 
     A table that one of them lacks is left out; the page lists it as missing.
     """
-    groups = [
-        [runs[place] for place in places] for places in by_seed([run.run.description["settings"] for run in runs])
-    ]
-    names = unique([common_name([run.name for run in group], [run.run.path for run in group]) for group in groups])
     return [
         group[0] if len(group) == 1 else ReportRun(name, group[0].run, _means(group), len(group), tuple(group))
-        for name, group in zip(names, groups, strict=True)
+        for name, group in by_experiment(runs)
     ]
 
 

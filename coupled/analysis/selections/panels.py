@@ -158,7 +158,12 @@ def n_of_rows(rows: pd.DataFrame, split: str, seeds: int, bands: bool = False) -
 
 
 def _in_words(counts: Sequence[str], seeds: Sequence[int], bands: bool) -> str:
-    images = [f"n = {', '.join(counts)}"] if counts else []
+    by_unit: dict[str, list[str]] = {}
+    for count in counts:
+        unit = count.lstrip("0123456789 ")
+        by_unit.setdefault(unit, []).append(count.removesuffix(unit).strip())
+    named = ", ".join(f"{' or '.join(numbers)} {unit}" for unit, numbers in by_unit.items())
+    images = [f"n = {named}"] if counts else []
     if not any(count > 1 for count in seeds):
         return "; ".join([*images, *(["one seed"] if seeds else [])])
     shown = "mean and one standard deviation" if bands else "mean"

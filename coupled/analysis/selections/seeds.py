@@ -1,4 +1,4 @@
-"""Runs that differ only in their seeds: which they are, the means of their tables, and what other runs differ in."""
+"""Runs that differ only in their seeds: which they are, their names, and the means of their tables."""
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import takewhile
@@ -11,8 +11,6 @@ from coupled.analysis.schemas import INTERVAL, SCHEMAS
 from coupled.analysis.selections.looks import Source
 
 OF_A_SEED = ("name", "seed")  # settings in which the seeds of one experiment differ
-MOST_SETTINGS = 5  # that are listed with their values
-ABSENT = "absent"  # a key that a run does not have; a value of None is written as in YAML
 
 
 def by_seed(settings: Sequence[Mapping[str, Any]]) -> list[list[int]]:
@@ -98,31 +96,3 @@ def _common(texts: "pd.Series[Any]") -> Any:
     """The text that all have; of different ones "yes" if it is one of them."""
     distinct = {*texts.dropna()}
     return distinct.pop() if len(distinct) == 1 else "yes" if "yes" in distinct else None
-
-
-def differences(settings: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return one line on the settings in which runs differ: "temperature (a: 0.5, b: 0.25)"; "" if they do not.
-
-    Args:
-        settings: the settings of each run by the name in labels.
-    """
-    flat = {name: _flatten({k: v for k, v in each.items() if k not in OF_A_SEED}) for name, each in settings.items()}
-    keys = [key for key in dict.fromkeys(key for each in flat.values() for key in each)
-            if len({each.get(key, ABSENT) for each in flat.values()}) > 1]  # fmt: skip
-    shown = []
-    for key in keys[:MOST_SETTINGS]:
-        values = [f"{name}: {each.get(key, ABSENT)}" for name, each in flat.items()]
-        shown.append(f"{key} ({', '.join(values)})")
-    more = [f"and {len(keys) - MOST_SETTINGS} more"] if len(keys) > MOST_SETTINGS else []
-    return f"settings that differ: {', '.join([*shown, *more])}" if keys else ""
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Dotted keys with their values as text."""
-    facts: dict[str, str] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            facts |= _flatten(value, f"{prefix}{key}.")
-        else:
-            facts[f"{prefix}{key}"] = "null" if value is None else str(value)
-    return facts

@@ -6,7 +6,8 @@ const root = document.documentElement;
 const off = new Set(); // arms that are switched off
 const charts = [...document.querySelectorAll("figure.chart")];
 const stale = new Set(charts), near = new Set(); // not drawn as the controls say; in the window or close to it
-let printing = false;
+const idle = () => new Promise((next) => { if (window.requestIdleCallback) requestIdleCallback(next, { timeout: 1000 }); else setTimeout(next, 50); });
+let printing = false, drawingRest = false;
 
 const colour = (name) => getComputedStyle(root).getPropertyValue(name).trim();
 
@@ -108,9 +109,21 @@ async function drawNear() { // the first chart is shown before the second one is
     await draw(chart);
     await new Promise((next) => { setTimeout(next); });
   }
+  drawRest();
+}
+async function drawRest() { // those out of sight, one at a time when the page is idle: for find, screenshots and short waits
+  if (drawingRest) return;
+  drawingRest = true;
+  for (;;) {
+    await idle();
+    const chart = charts.find((each) => stale.has(each));
+    if (!chart || printing) break;
+    await draw(chart);
+  }
+  drawingRest = false;
 }
 const drawEvery = () => Promise.all(charts.filter((chart) => stale.has(chart)).map(draw));
-function redraw() { // charts out of sight are drawn when they come into view
+function redraw() { // charts out of sight are drawn last
   for (const chart of charts) stale.add(chart);
   return drawNear();
 }

@@ -1,0 +1,85 @@
+"""The words that occur on a report's page, each explained once; and text in which no line ends within a number."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from coupled.analysis.report.charts import Chart
+from coupled.analysis.report.headline import Text
+from coupled.analysis.report.page_tables import Table
+
+NO_BREAK = "\N{NO-BREAK SPACE}"
+# between the groups of a number's digits, a number and %, n and its value, and on both sides of ±
+TOGETHER = re.compile(r"(?<=\d) (?=\d{3}(?!\d)|%)|(?<=\bn) (?==)|(?<=\bn =) |(?<=\S) (?=±)|(?<=±) ")
+MEANINGS = (  # pattern of its occurrence, term, meaning
+    ("", "arm", "a network with its objective; the arms of a run have the same start, batches and augmentations"),
+    (r"reference", "reference", "the arm that the others are compared with"),
+    (r"\bh\b", "h", "the embedding: output of the encoder"),
+    (r"\bz\b", "z", "the projection: output of the projector, on which the objective works"),
+    (
+        r"weight gap",
+        "weight gap",
+        "‖w_a - w_b‖ / (½ (‖w_a‖ + ‖w_b‖)) of the weights of two arms: 0 for equal, 2 for opposite weights",
+    ),
+    (r"\bupdate cosine\b", "update cosine", "cosine of the changes of the weights of two arms since the epoch before"),
+    (r"\bcka|CKA", "CKA", "similarity of two representations of the same images by linear centred kernel alignment"),
+    (
+        r"\brsa|RSA",
+        "RSA",
+        "correlation of two representations' dissimilarities of all pairs of images; like CKA 1 at equal weights",
+    ),
+    (
+        r"twin|noise floor",
+        "twin, noise floor",
+        "a second arm with the objective of the reference; a difference below that of a twin may be chance",
+    ),
+    (r"± sd|over seeds", "± sd, n", "standard deviation over seeds (n - 1), and the number of seeds"),
+    (
+        r"a posteriori",
+        "a posteriori",
+        "a bound from similarities that were measured after training; sharp: a tighter form",
+    ),
+    (r"a[ -]priori", "a priori", "a bound from learning rates and temperature, which are known before training"),
+    (r"vacuous", "vacuous", "a bound that allows every value"),
+    (r"\bnccc\b|NCCC", "NCCC", "accuracy of the nearest class centre"),
+    (r"\bcdnv\b|CDNV", "CDNV", "class-distance normalised variance: spread within classes over their distance"),
+    (r"\bAIC\b", "AIC", "Akaike's information criterion of a fit; lower is better"),
+    (r"excess|share,", "direct arm", "the arm that minimises NSCL itself"),
+)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Terms with their meanings."""
+
+    key: str
+    title: str
+    meanings: Sequence[tuple[str, str]]
+
+
+def terms(parts: Sequence[Chart | Table | Text]) -> Terms:
+    """Return the terms that occur in titles, captions, menus, legends, axes, and heads of tables."""
+    text = "\n".join(each for part in parts for each in _texts(part))
+    return Terms("terms", "What the words mean", [(term, meaning) for pattern, term, meaning in MEANINGS
+                                                  if re.search(pattern, text)])  # fmt: skip
+
+
+def _texts(part: Chart | Table | Text) -> Iterator[str]:
+    """The words of a part of the page, without the cells of tables."""
+    if isinstance(part, Text):
+        yield from part.sentences
+        return
+    yield from (part.title, part.caption)
+    if isinstance(part, Table):
+        yield from part.columns
+        return
+    for name, figure in part.variants.items():
+        yield name
+        yield from (str(trace["name"]) for trace in figure["data"] if "name" in trace)
+        yield from (axis["title"]["text"] for axis in figure["layout"].values()
+                    if isinstance(axis, dict) and "text" in axis.get("title", {}))  # fmt: skip
+
+
+def unbroken(text: str) -> str:
+    """Return the text with spaces that no line ends at: in "n = 1 440", "95 %" and "0.86 ± 0.02"."""
+    return TOGETHER.sub(NO_BREAK, text)
