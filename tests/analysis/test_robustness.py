@@ -103,7 +103,9 @@ def test_known_errors_are_not_computed_again(
     base = ["--run-dir", str(drifting_run), "--output", str(measured), "--arms", "cl", "ce", "--num-images", "40"]
     assert main([*base, "--corruptions", *SOME]) == 0
     assert (measured / "robustness_mce.csv").read_bytes() == before
-    assert "mean corruption error (mCE) relative to cl, epoch 2: cl 1.000 (2 corruptions), ce " in capsys.readouterr().out
+    assert (
+        "mean corruption error (mCE) relative to cl, epoch 2: cl 1.000 (2 corruptions), ce " in capsys.readouterr().out
+    )
 
 
 def test_a_mean_of_one_corruption_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,14 +27,14 @@ def test_the_newest_run_has_the_newest_run_json(tmp_path: Path) -> None:
         os.utime(tmp_path / name / "run.json", (1000 - age, 1000 - age))
     (tmp_path / "d").mkdir()
     assert newest_run(tmp_path) == tmp_path / "b"
-    none = r"run_dir: not given, and there is no run directly in '.*/d'; there is none in folders of sweeps either; pass"
+    none = (
+        r"run_dir: not given, and there is no run directly in '.*/d'; there is none in folders of sweeps either; pass"
+    )
     with pytest.raises(ValueError, match=none):
         newest_run(tmp_path / "d")
 
 
-def test_runs_of_sweeps_are_listed_where_there_is_no_other_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_runs_of_sweeps_are_listed_where_there_is_no_other_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sweep has several runs, so none of them is taken; without their names the user would have to search."""
     monkeypatch.chdir(tmp_path)
     for age, name in enumerate(("few/seed=1", "few/seed=0", "of_paper/many/seed=0")):
