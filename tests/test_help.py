@@ -83,9 +83,9 @@ def test_the_parsers_have_the_splits_and_layers_of_the_programs() -> None:
         ),
         (["list", "datasets", "digits"], 2, "coupled list: section: got 'digits'; only settings have sections"),
         (
-            ["list", "settings", "optimiser"],
+            ["list", "settings", "optimize"],
             2,
-            "coupled list: section: no section or key 'optimiser'; did you mean 'optimizer'? (sections: parallel, dataset,",
+            "coupled list: section: no section or key 'optimize'; did you mean 'optimizer'? (sections: parallel, ",
         ),
         (["weight-gap", "--layer", "h"], 2, "coupled weight-gap: unrecognized arguments: --layer h"),
         (["--version"], 0, f"coupled {RELEASE}"),

@@ -127,7 +127,7 @@ def append_missing(
         if writes:
             claim(output, identity(run))
         table = cache(lambda name: open_table(output / name))  # opened only after the images were checked
-        for chunk in planned.chunks(lambda name, *key, **interval: table(name).has(*key, **interval)):
+        for chunk in planned.chunks(lambda name, *key, resamples=None: table(name).has(*key, resamples=resamples)):
             if writes:
                 (table(chunk.table).renew if chunk.renew else table(chunk.table).append)(chunk.rows)
         for each in map(table, planned.tables if writes else ()):

@@ -38,8 +38,9 @@ MEASURES = (
     Measure(
         "robustness_mce.csv",
         "Mean corruption errors",
-        "error: mean over severities. ce (corruption error): sum of the errors over that of the reference arm; relative_ce:"
-        " the same above the errors on clean images. mce (mean corruption error), relative_mce: means over corruptions.",
+        "error: mean over severities. ce (corruption error): sum of the errors over that of the reference arm;"
+        " relative_ce: the same above the errors on clean images. mce (mean corruption error, mCE), relative_mce: means"
+        " over corruptions.",
     ),
     Measure(
         "barrier_height.csv",

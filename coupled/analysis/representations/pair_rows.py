@@ -104,8 +104,8 @@ def pair_rows(
         key, table = measurement.key(score), measurement.table(score)
         columns = SCHEMAS[table].columns
         place = columns.index("value")
-        about = (value, *bounds[score], key[place], measurement.confidence or "")  # key[place] is num_images
-        rows.setdefault(table, []).append((*key[:place], *about, *key[place + 1 :]))
+        scored: Row = (value, *bounds[score], key[place], measurement.confidence or "")  # key[place] is num_images
+        rows.setdefault(table, []).append((*key[:place], *scored, *key[place + 1 :]))
     say_undefined(f"epoch {measurement.epoch}, {name}", found, images.class_names)
     return rows
 
