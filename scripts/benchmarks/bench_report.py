@@ -88,7 +88,7 @@ def rows_in_chromium(path: Path | None, options: Options) -> list[Row]:
 def demo_page(folder: Path, options: Options) -> Path:
     """Train the demo for one epoch, measure weights and layer h, and write the page."""
     with contextlib.redirect_stdout(io.StringIO()):
-        trained = coupled.train("demo", run_dir=folder / "run", epochs=1, **(TINY if options.tiny else {}))
+        trained = coupled.train.train("demo", run_dir=folder / "run", epochs=1, **(TINY if options.tiny else {}))
         trained.weight_gap()
         trained.alignment(layers=["h"], metrics=["cka", "rsa"])
         if report(["--run-dir", str(trained.path)]):
