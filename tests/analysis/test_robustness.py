@@ -271,7 +271,7 @@ def test_a_probe_without_two_classes_has_empty_cells_and_a_reason(
     assert main([*base, "--corruptions", "contrast"]) == 0
     said = capsys.readouterr().out
     assert said.count("epoch 2, cl h linear_probe: no value: train has fewer than 2 classes") == 1
-    assert "cl undefined (1 corruptions)" in said
+    assert "cl undefined (1 corruption)" in said
     rows = pd.read_csv(tmp_path / "robustness.csv")
     assert rows.groupby("arm")["value"].count().to_dict() == {"cl": 0, "ce": 6}
     assert len(rows) == 12
