@@ -83,7 +83,7 @@ def test_the_charts_show_the_numbers_of_the_tables(charts: dict[str, Chart], mea
     assert right[1]["y"] == pytest.approx(scores[scores["metric"] == "cka"]["value"].tolist(), rel=1e-6)
     colours = {(t["meta"]["arm"], t["line"]["color"]) for t in (*left, *right)}
     assert len(colours) == 3
-    figure = found["layers"].variants["gap, to cl"]
+    figure = found["layers"].variants["gap by layer, to cl"]
     assert figure["slider"] == [0, 1, 2, 3]
     heat = figure["data"][1]
     row = heat["y"].index("layer2.0.conv1")

@@ -124,7 +124,7 @@ def test_the_slider_moves_the_profile_and_the_line(page: Any) -> None:
     for place in (0, 1):
         slider.fill(str(place))
         found.append(page.evaluate(f"{plot}.data.filter(t => t.meta.profile).map(t => t.x)"))
-        assert found[-1] == page.evaluate(f"REPORT.charts.layers['gap, to cl'].{profiles.format(place)}")
+        assert found[-1] == page.evaluate(f"REPORT.charts.layers['gap by stage, to cl'].{profiles.format(place)}")
         lines = page.evaluate(f"{plot}.layout.shapes.map(s => [s.xref, s.x0, s.x1])")
         assert lines == [[x, 10 * place, 10 * place] for x in ("x", "x2", "x3")]
         assert said.inner_text() == str(10 * place)
@@ -208,7 +208,7 @@ def test_ticks_legend_and_panels_adapt_to_the_width(page: Any) -> None:
 
 def test_maps_that_do_not_fit_are_in_rows_with_their_own_axes(page: Any) -> None:
     """On a telephone their titles and ticks were printed over each other; a row of 26 maps had 40 pixels each."""
-    call = "inRows(REPORT.charts.layers['gap, to cl'].layout, REPORT.charts.layers['gap, to cl'].data, {})"
+    call = "inRows(REPORT.charts.layers['gap by stage, to cl'].layout, REPORT.charts.layers['gap by stage, to cl'].data, {})"
     wide, narrow = (page.evaluate(call.format(width)) for width in (1240, 350))
     assert [trace.get("yaxis") for trace in wide["data"]] == [None] * 6
     assert [trace["yaxis"] for trace in narrow["data"]] == ["y", "y2", "y3", "y4", "y4", "y4"]
