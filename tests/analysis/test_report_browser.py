@@ -208,7 +208,8 @@ def test_ticks_legend_and_panels_adapt_to_the_width(page: Any) -> None:
 
 def test_maps_that_do_not_fit_are_in_rows_with_their_own_axes(page: Any) -> None:
     """On a telephone their titles and ticks were printed over each other; a row of 26 maps had 40 pixels each."""
-    call = "inRows(REPORT.charts.layers['gap by stage, to cl'].layout, REPORT.charts.layers['gap by stage, to cl'].data, {})"
+    chart = "REPORT.charts.layers['gap by stage, to cl']"
+    call = f"inRows({chart}.layout, {chart}.data, {{}})"
     wide, narrow = (page.evaluate(call.format(width)) for width in (1240, 350))
     assert [trace.get("yaxis") for trace in wide["data"]] == [None] * 6
     assert [trace["yaxis"] for trace in narrow["data"]] == ["y", "y2", "y3", "y4", "y4", "y4"]
