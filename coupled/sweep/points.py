@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from coupled.cli import ANALYSES
+from coupled.cli import ANALYSES, COMMANDS, imported
 from coupled.config.by_name import did_you_mean
 from coupled.config.command_line import find_config, parse_range
 from coupled.config.errors import one_line
@@ -176,6 +176,7 @@ def _factor(asked: str | None, groups: Sequence[Mapping[str, list[Any]]]) -> str
 
 
 def _command(text: str) -> list[str]:
+    """Split an analysis into words. Its options are checked here, before hours of training."""
     try:
         words = shlex.split(text)
     except ValueError as error:
@@ -184,6 +185,10 @@ def _command(text: str) -> list[str]:
         raise ValueError(f"analyses: got '{text}'; it must begin with one of {', '.join(ANALYSES)}")
     if any(word.split("=")[0] == "--run-dir" for word in words):
         raise ValueError(f"analyses: got '{text}'; remove --run-dir, which the sweep sets")
+    try:
+        imported(COMMANDS[words[0]].parser)().parse_args([*words[1:], "--run-dir", "RUN"])
+    except ValueError as error:
+        raise ValueError(f"analyses: got '{text}'; {error}") from None
     return words
 
 

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from rows import NAN, Case, Options, Row, row, run
 
-import coupled
 from coupled.analysis.report.program import main as report
+from coupled.train import train
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -88,7 +88,7 @@ def rows_in_chromium(path: Path | None, options: Options) -> list[Row]:
 def demo_page(folder: Path, options: Options) -> Path:
     """Train the demo for one epoch, measure weights and layer h, and write the page."""
     with contextlib.redirect_stdout(io.StringIO()):
-        trained = coupled.train.train("demo", run_dir=folder / "run", epochs=1, **(TINY if options.tiny else {}))
+        trained = train("demo", run_dir=folder / "run", epochs=1, **(TINY if options.tiny else {}))
         trained.weight_gap()
         trained.alignment(layers=["h"], metrics=["cka", "rsa"])
         if report(["--run-dir", str(trained.path)]):

@@ -16,6 +16,8 @@ from coupled.sweep import program as sweep
 from coupled.sweep.names import point_name, run_name, spelled
 from coupled.sweep.points import parse_list, points, read_sweep
 
+CONFIGS = Path(__file__).parents[2] / "configs"
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -117,6 +119,10 @@ BAD = [
         "analyses: got 'weight_gap.py'; it must begin with one of weight-gap, alignment",
     ),
     (["small.yaml", "--analyses", "quality --run-dir x"], "remove --run-dir, which the sweep sets"),
+    (
+        ["small.yaml", "--analyses", "losses --epochs 1 5"],
+        "analyses: got 'losses --epochs 1 5'; unrecognized arguments: 5",
+    ),
     (["small.yaml", "--jobs", "0"], "--jobs"),
     (["small.yaml", "--name", "taken"], "--name: 'runs/taken' is the folder of a run"),
     (["bad0.yaml"], "bad0.yaml: gird: unknown key; did you mean 'grid'"),
@@ -132,6 +138,14 @@ BAD_FILES: list[dict[str, Any]] = [
     {"seeds": -1},
     {"base": "nowhere.yaml", "seeds": 1},
 ]
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in CONFIGS.rglob("*.yaml") if "\nbase:" in p.read_text()], ids=lambda p: p.stem
+)
+def test_the_analyses_of_our_sweeps_are_valid(path: Path) -> None:
+    """One with a misspelt option was refused after the hours of training before it."""
+    assert read_sweep(path).analyses
 
 
 @pytest.mark.parametrize(("arguments", "part"), BAD)

@@ -60,8 +60,8 @@ class Terms:
 def terms(parts: Sequence[Chart | Table | Text]) -> Terms:
     """Return the terms that occur in titles, captions, menus, legends, axes, and heads of tables."""
     text = "\n".join(each for part in parts for each in _texts(part))
-    return Terms("terms", "What the words mean", [(term, meaning) for pattern, term, meaning in MEANINGS
-                                                  if re.search(pattern, text)])  # fmt: skip
+    found = [(term, meaning) for pattern, term, meaning in MEANINGS if re.search(pattern, text)]
+    return Terms("terms", "What the words mean", found)
 
 
 def _texts(part: Chart | Table | Text) -> Iterator[str]:
@@ -76,8 +76,8 @@ def _texts(part: Chart | Table | Text) -> Iterator[str]:
     for name, figure in part.variants.items():
         yield name
         yield from (str(trace["name"]) for trace in figure["data"] if "name" in trace)
-        yield from (axis["title"]["text"] for axis in figure["layout"].values()
-                    if isinstance(axis, dict) and "text" in axis.get("title", {}))  # fmt: skip
+        axes = (axis for axis in figure["layout"].values() if isinstance(axis, dict))
+        yield from (axis["title"]["text"] for axis in axes if "text" in axis.get("title", {}))
 
 
 def unbroken(text: str) -> str:
