@@ -17,6 +17,7 @@ from coupled.sweep.names import point_name, run_name, spelled
 from coupled.sweep.points import parse_list, points, read_sweep
 
 CONFIGS = Path(__file__).parents[2] / "configs"
+SWEEPS = [path for path in sorted(CONFIGS.rglob("*.yaml")) if "\nbase:" in path.read_text()]
 
 
 @pytest.fixture(scope="module")
@@ -140,9 +141,7 @@ BAD_FILES: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(
-    "path", [p for p in CONFIGS.rglob("*.yaml") if "\nbase:" in p.read_text()], ids=lambda p: p.stem
-)
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 def test_the_analyses_of_our_sweeps_are_valid(path: Path) -> None:
     """One with a misspelt option was refused after the hours of training before it."""
     assert read_sweep(path).analyses
