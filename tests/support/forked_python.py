@@ -21,10 +21,15 @@ from typing import Any, NoReturn
 
 CLIENT = """#!{python} -ISE
 import contextlib, json, os, signal, socket, sys
+
+def pass_on(number, frame):
+    with contextlib.suppress(OSError):  # the program has ended
+        server.send(bytes([number]))
+
 with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
     server.connect({address!r})
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, lambda number, frame: server.send(bytes([number])))
+        signal.signal(number, pass_on)
     asked = json.dumps([sys.argv, dict(os.environ), os.getcwd(), os.getpid()])
     socket.send_fds(server, [asked.encode()], [0, 1, 2])
     status = int(server.recv(9) or b"9")  # 9: the server was killed
@@ -32,7 +37,7 @@ if os.WIFSIGNALED(status):
     with contextlib.suppress(OSError):  # SIGKILL has no handler
         signal.signal(os.WTERMSIG(status), signal.SIG_DFL)
     os.kill(os.getpid(), os.WTERMSIG(status))
-sys.exit(os.waitstatus_to_exitcode(status))
+os._exit(os.waitstatus_to_exitcode(status))  # sys.exit would let a late signal end the process with its own status
 """
 LONGEST_MESSAGE = 2**17
 
