@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from rows import NAN, Case, Options, Row, row, run
 
-import coupled
 from coupled.analysis.report.program import main as report
+from coupled.train import train
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -66,7 +66,7 @@ def page_rows(browser: "Browser", path: Path, name: str, repeats: int = REPEATS)
     what = (f"{name}: first chart", f"{name}: all charts in view", f"{name}: CPU time of the main thread")
     size = row(f"{name}: size of the file", path.stat().st_size / 1e6, NAN, unit="MB")
     return [size] + [
-        row(text, statistics.median(seconds), NAN, note=f"{min(seconds):.2f} - {max(seconds):.2f} s, {repeats} openings")
+        row(text, statistics.median(seconds), NAN, note=f"{min(seconds):.2f} - {max(seconds):.2f} s, {repeats} times")
         for text, seconds in zip(what, measured, strict=True)
     ]
 
@@ -86,7 +86,7 @@ def rows_in_chromium(path: Path | None, options: Options) -> list[Row]:
 def demo_page(folder: Path, options: Options) -> Path:
     """Train the demo for one epoch, measure weights and layer h, and write the page."""
     with contextlib.redirect_stdout(io.StringIO()):
-        trained = coupled.train("demo", run_dir=folder / "run", epochs=1, **(TINY if options.tiny else {}))
+        trained = train("demo", run_dir=folder / "run", epochs=1, **(TINY if options.tiny else {}))
         trained.weight_gap()
         trained.alignment(layers=["h"], metrics=["cka", "rsa"])
         if report(["--run-dir", str(trained.path)]):
