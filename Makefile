@@ -26,15 +26,18 @@ demo: .venv/installed
 	$(BIN)/python analysis/figures.py --run-dir runs/demo
 	$(BIN)/python analysis/report.py --run-dir runs/demo
 
-check: .venv/installed
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/lint-imports
-	$(BIN)/mypy
+CHECKS = $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && $(BIN)/mypy
 
-# bytecode is written, also where the user's environment forbids it: the tests start many programs
-test: check
-	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+check: .venv/installed
+	$(CHECKS)
+
+# The checks need one core and run beside the tests; what they say is printed at the end. Bytecode is written, also
+# where the user's environment forbids it: the tests start many programs.
+test: .venv/installed
+	said=$$(mktemp); { $(CHECKS); } >$$said 2>&1 & checks=$$!; \
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest \
+	  --numprocesses 3 --dist loadfile --no-loadscope-reorder; status=$$?; \
+	wait $$checks || status=1; cat $$said; rm $$said; exit $$status
 
 docs: .venv/installed
 	NO_MKDOCS_2_WARNING=1 PYTHONPATH=. $(BIN)/mkdocs build --strict

@@ -60,7 +60,8 @@ def small(settings: Settings, roots: dict[str, Path]) -> Settings:
     if isinstance(dataset.get("classes"), int):
         dataset["classes"] = max(FEWEST, min(dataset["classes"], CLASSES.get(dataset["name"], 10)))
     if "resnet" in encoder["name"]:
-        encoder |= {"name": "resnet18", "width_multiplier": 1 / 16}
+        encoder |= {"name": "resnet18", "width_multiplier": 1 / 16}  # the whole depth: test_paper_configs.py
+        encoder["timm_options"] = {**encoder.get("timm_options", {}), "layers": [1, 1, 1, 1]}
     if encoder["name"].startswith("vit"):
         encoder["timm_options"] = {**encoder.get("timm_options", {}), "depth": 1, "embed_dim": 24}
     projector |= {key: 8 for key in ("hidden_dim", "output_dim") if projector[key] is not None}

@@ -5,7 +5,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
-from functools import reduce
+from functools import lru_cache, reduce
 from operator import or_
 from types import UnionType
 from typing import Annotated, Any, get_args, get_type_hints
@@ -65,19 +65,25 @@ def check_options(
 
     Raises ValueError that begins with `where` (such as "arms.nscl") for an unknown, missing or ill-typed option.
     """
+    model = _options_model(function, tuple((also or {}).items()))
+    try:
+        checked = model.model_validate(dict(options))
+    except ValidationError as error:
+        raise ValueError(f"{where}.{one_line(error, model, beside)}{_elsewhere(error, package)}") from None
+    return {name: getattr(checked, name) for name in model.model_fields}
+
+
+@lru_cache(maxsize=256)  # pydantic builds a model in milliseconds, and a sweep checks the same functions at every point
+def _options_model(function: Callable[..., Any], also: tuple[tuple[str, Any], ...]) -> type[BaseModel]:
+    """A model of the keyword-only options of `function` and of further options."""
     hints = get_type_hints(function)
     fields: dict[str, Any] = {
         name: (_exact(hints.get(name, Any)), ... if parameter.default is inspect.Parameter.empty else parameter.default)
         for name, parameter in inspect.signature(function).parameters.items()
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY
     }
-    fields |= {name: (kind, None) for name, kind in (also or {}).items()}
-    model = create_model("Options", __config__=ConfigDict(extra="forbid", allow_inf_nan=False), **fields)
-    try:
-        checked = model.model_validate(dict(options))
-    except ValidationError as error:
-        raise ValueError(f"{where}.{one_line(error, model, beside)}{_elsewhere(error, package)}") from None
-    return {name: getattr(checked, name) for name in fields}
+    fields |= {name: (kind, None) for name, kind in also}
+    return create_model("Options", __config__=ConfigDict(extra="forbid", allow_inf_nan=False), **fields)
 
 
 def without_defaults(

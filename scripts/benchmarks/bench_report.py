@@ -66,9 +66,7 @@ def page_rows(browser: "Browser", path: Path, name: str, repeats: int = REPEATS)
     what = (f"{name}: first chart", f"{name}: all charts in view", f"{name}: CPU time of the main thread")
     size = row(f"{name}: size of the file", path.stat().st_size / 1e6, NAN, unit="MB")
     return [size] + [
-        row(
-            text, statistics.median(seconds), NAN, note=f"{min(seconds):.2f} - {max(seconds):.2f} s, {repeats} openings"
-        )
+        row(text, statistics.median(seconds), NAN, note=f"{min(seconds):.2f} - {max(seconds):.2f} s, {repeats} times")
         for text, seconds in zip(what, measured, strict=True)
     ]
 

@@ -27,13 +27,13 @@ from coupled.monitoring.terminal import safe_streams
 HERE = Path(__file__).parent
 # the benchmarks in their order, and their shares of the budget on a CPU and on a GPU
 SHARES = {
-    "coupling": (0.16, 0.42),
-    "runs": (0.24, 0.21),
-    "analysis": (0.29, 0.18),
+    "coupling": (0.16, 0.40),
+    "runs": (0.24, 0.19),
+    "analysis": (0.27, 0.18),
     "objectives": (0.14, 0.10),
     "augmentation": (0.04, 0.06),
     "distributed": (0.08, 0.0),
-    "report": (0.05, 0.03),
+    "report": (0.07, 0.07),
 }
 
 

@@ -199,11 +199,11 @@ class Waiting(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("optimizer", ["lars", "sgd"])
-def test_a_step_never_synchronises_with_the_device(tmp_path: Path, optimizer: str) -> None:
+@pytest.mark.parametrize(("optimizer", "arms"), [("lars", small_arms()), ("sgd", {"cl": "dcl"})], ids=["lars", "sgd"])
+def test_a_step_never_synchronises_with_the_device(tmp_path: Path, optimizer: str, arms: dict[str, Any]) -> None:
     """No value is read from the device between batch and update, except eigenvectors and singular values."""
     decomposed = {"directpred": "eigh", "directpred_partitions": "eigh", "mmcr": "svd"}
-    changed = {**RUN, "arms": small_arms(), "optimizer": {"name": optimizer, "warmup_epochs": 0}}
+    changed = {**RUN, "arms": arms, "optimizer": {"name": optimizer, "warmup_epochs": 0}}
     with process_group("cpu") as group:
         coordinator = Coordinator(tiny.tiny_settings(**changed), group, tmp_path / "run")
         batch = next(coordinator.step_batches(1))[""]

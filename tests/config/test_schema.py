@@ -1,6 +1,7 @@
 """Settings: which are accepted, and that every refusal is one line with key, value and allowed values."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,27 @@ def test_numbers_with_an_exponent_are_numbers(config: Path) -> None:
     assert load_settings(config, ["temperature=1e-1"]).temperature == 0.1
     assert parse_yaml("[3e-4, -1E5, .5e1, 1e+2]", "x") == [3e-4, -1e5, 5.0, 100.0]
     assert parse_yaml("[a3e4, 3e, '3e4']", "x") == ["a3e4", "3e", "3e4"]
+
+
+def test_a_text_that_is_parsed_again_gives_a_new_tree() -> None:
+    """Parsed files are kept in memory; overrides change the tree, and the next run would start with them."""
+    first = parse_yaml("arms: {cl: {objective: dcl}}", "x")
+    first["arms"]["cl"]["objective"] = "nscl"
+    assert parse_yaml("arms: {cl: {objective: dcl}}", "x") == {"arms": {"cl": {"objective": "dcl"}}}
+
+
+def test_options_of_two_functions_with_one_name_are_checked_separately() -> None:
+    """The checks of a function are kept in memory; a file that is read anew may define it with other options."""
+
+    def made(default: int) -> Callable[..., None]:
+        def function(*, size: int = default) -> None: ...
+
+        return function
+
+    assert [check_options(made(size), {}, "x") for size in (1, 2)] == [{"size": 1}, {"size": 2}]
+    with pytest.raises(ValueError, match=r"x\.more: unknown key"):
+        check_options(function := made(1), {"more": 1}, "x")
+    assert check_options(function, {"more": 1}, "x", also={"more": int}) == {"size": 1, "more": 1}
 
 
 def test_a_run_is_named_after_its_file_and_has_the_four_arms(config: Path) -> None:
