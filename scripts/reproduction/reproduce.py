@@ -35,7 +35,7 @@ ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs/reproduction"
 PAGE, RESULTS = ROOT / "docs/reproduction.md", ROOT / "docs/reproduction"
 SWEEPS = (*dict.fromkeys(claim.sweep for claim in CLAIMS.values()), reproduction_cifar10.SWEEP)
-LONG = tuple(reproduction_cifar10.FACTORS)  # hours each; only if they are named
+LONG = (reproduction_cifar10.FLOOR_SWEEP, *reproduction_cifar10.FACTORS)  # hours; only if they are named
 STARTS = {False: "all scales 1", True: "timm's"}  # of batch-norm scales, by encoder.zero_init_last
 
 
@@ -114,9 +114,14 @@ def write_page() -> None:
 def write_results(runs: Path, name: str) -> None:
     """Write the values, the figures and the costs of a sweep. Earlier results of its claims are removed."""
     RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.csv"
-    reproduction_values.write(reproduction_values.select(collect(runs / name)), path)
+    reproduction_values.write(reproduction_values.select(collect(runs / name)), RESULTS / f"{name}.csv")
     draw(name)
+    for each, taken in reproduction_cifar10.TAKEN.items():
+        files = [RESULTS / f"{sweep}.csv" for sweep in (each, taken.sweep)]
+        if name in (each, taken.sweep) and all(file.is_file() for file in files):
+            values, other = map(reproduction_values.read, files)
+            reproduction_values.write(reproduction_cifar10.joint(values, other, taken), files[0])
+            draw(each)
     for number, claim in CLAIMS.items():
         if claim.sweep == name:
             for earlier in (RESULTS / EARLIER).glob(f"claim_{number}.*"):

@@ -1,10 +1,11 @@
 """The section "Real images" of docs/reproduction.md: sweeps on CIFAR-10, from the values of every seed and epoch.
 
 Every sweep of SWEEPS has the same blocks on the page, `<!-- SWEEP TABLE -->`. A sweep over a factor has one row for
-each of its values.
+each of its values. Points that two sweeps share are trained in one of them (TAKEN).
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import pandas as pd
 import reproduction_distances as distances
@@ -15,7 +16,7 @@ from reproduction_statistics import last, markdown, over_seeds, wide
 from reproduction_theory import BATCHES, COUNTS, SET, few_shot
 from reproduction_values import DIFFERENCE
 
-SWEEP = "cifar10"
+SWEEP, FLOOR_SWEEP = "cifar10", "cifar10_floor"
 FACTORS = {
     "cifar10_temperature": ("temperature", "as the temperature rises"),
     "cifar10_classes": ("dataset.classes", "as the number of classes grows"),
@@ -23,6 +24,22 @@ FACTORS = {
     "cifar10_gpu": ("encoder.name", "from ResNet-18 to ResNet-50"),
 }
 SWEEPS = (SWEEP, *FACTORS)
+
+
+class Taken(NamedTuple):
+    """Values that a sweep has from another one: its rows with these cells, and the cells that they get."""
+
+    sweep: str
+    cells: Mapping[str, Any]
+    becomes: Mapping[str, Any]
+
+
+BASE = "cifar10_temperature"
+TAKEN = {
+    SWEEP: Taken(FLOOR_SWEEP, {"arm": distances.FLOOR}, {}),
+    "cifar10_classes": Taken(BASE, {"temperature": 0.5}, {"dataset.classes": 10}),
+    "cifar10_batch_size": Taken(BASE, {"temperature": 0.5}, {"batch.size": 512}),
+}
 NOT_MEASURED = "not measured"
 
 
@@ -49,6 +66,18 @@ TABLES: Mapping[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
     "bounds": _bounds,
     "losses": _losses,
 }
+
+
+def joint(values: pd.DataFrame, other: pd.DataFrame, taken: Taken) -> pd.DataFrame:
+    """The values of a sweep, with those that it takes from the values of another one instead of its own."""
+    added = other[_matches(other, taken.cells)].assign(**taken.becomes).reindex(columns=values.columns)
+    return pd.concat([values[~_matches(values, {**taken.cells, **taken.becomes})], added], ignore_index=True)
+
+
+def _matches(values: pd.DataFrame, cells: Mapping[str, Any]) -> "pd.Series[bool]":
+    """Which rows have these cells, of the columns that there are."""
+    known = {column: cell for column, cell in cells.items() if column in values}
+    return (values[list(known)] == pd.Series(known)).all(axis=1)
 
 
 def block(sweep: str, name: str, values: pd.DataFrame | None) -> str:
@@ -79,7 +108,7 @@ def draw(sweep: str, values: pd.DataFrame) -> Figure:
     if sweep == SWEEP:
         return distances.draw(values, "Distance from CL on CIFAR-10 (JPEG); layer h, test images")
     factor, _ = FACTORS[sweep]
-    final, title = last(of(values, "nscl", distances.FLOOR)), "NSCL and the noise floor against CL on CIFAR-10"
+    final, title = last(of(values, "nscl", distances.FLOOR)), "NSCL against CL on CIFAR-10"
     if not pd.api.types.is_numeric_dtype(final[factor]):
-        return points(of(final, "nscl"), factor, SCORES, title="NSCL against CL on CIFAR-10")
+        return points(of(final, "nscl"), factor, SCORES, title=title)
     return against(final, factor, SCORES, series="arm", title=title)

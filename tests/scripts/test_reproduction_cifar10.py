@@ -165,3 +165,27 @@ def test_the_subset_has_as_many_images_for_any_number_of_classes(
         run("other")
     assert "test/class9 has 2 images; 3 are needed" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
+
+
+def test_a_sweep_takes_the_point_that_another_one_has_trained() -> None:
+    """Rows of the other sweep get the columns of this one, and replace rows that it has itself."""
+    taken = cifar10.TAKEN["cifar10_classes"]
+    both = pd.concat([told().assign(temperature=0.1), told(nscl=0.9).assign(temperature=0.5)])
+    own = told().assign(**{"dataset.classes": 2, "dataset.root": "two"})
+    once = cifar10.joint(own, both, taken)
+    assert list(once.columns) == list(own.columns)
+    pd.testing.assert_frame_equal(once[once["dataset.classes"] == 2], own, check_dtype=False)
+    ten = once[once["dataset.classes"] == 10].reset_index(drop=True)
+    pd.testing.assert_frame_equal(ten[told().columns], told(nscl=0.9))
+    pd.testing.assert_frame_equal(cifar10.joint(once, both, taken), once)
+
+
+def test_the_floor_on_cifar10_is_that_of_its_own_sweep() -> None:
+    """The other arms keep their values."""
+    floor = told(cl_moved=0.95)[lambda rows: rows["arm"] == "cl_moved"]
+    values = cifar10.joint(
+        told(), pd.concat([floor, told(nscl=0.1)[lambda rows: rows["arm"] == "nscl"]]), cifar10.TAKEN["cifar10"]
+    )
+    changed = values.merge(told(), on=["seed", "epoch", "arm", "score"], suffixes=("", "_old"))
+    changed = changed[changed["value"] != changed["value_old"]]
+    assert changed[["seed", "epoch", "arm", "score", "value"]].values.tolist() == [[1, 2, "cl_moved", "CKA", 0.95]]
