@@ -2,6 +2,8 @@
 
 import csv
 import itertools
+import random
+import re
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,7 @@ SEEDS = (0, 1, 2)
 
 def write_values(path: Path) -> None:
     """Values of a sweep for all scores and arms, without regularity."""
+    numbers = random.Random(path.stem)
     factors, arms = CASES.get(path.stem, {}), ARMS.get(path.stem, FOUR)
     cases = [dict(zip(factors, case, strict=True)) for case in itertools.product(*factors.values())]
     rows: list[dict[str, object]] = []
@@ -64,22 +67,27 @@ def write_values(path: Path) -> None:
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, [*factors, *COLUMNS])
         writer.writeheader()
-        writer.writerows({**row, "value": f"{(n * 0.61803) % 0.8 + 0.1:.6g}"} for n, row in enumerate(rows))
+        writer.writerows({**row, "value": f"{numbers.uniform(0.1, 0.9):.6g}"} for row in rows)
 
 
 def test_every_number_of_the_page_has_the_digits_of_its_values() -> None:
     """A table of an earlier measurement, or a mean over the wrong rows, would be published."""
     found, counts = wrong(TEXT, reproduce.RESULTS, SWEEPS)
     assert found == []
-    measured = {path.stem for path in reproduce.RESULTS.glob("*.csv")} - {"costs"}
+    measured = {path.stem for path in reproduce.RESULTS.glob("*.csv")} - {"costs", cifar10.FLOOR_SWEEP}
     assert {SWEEPS.get(name.partition(" ")[2], name.split()[0]) for name in counts} - {"demo"} == measured
     assert all(counts[f"claim {number}"] >= 10 for number, sweep in SWEEPS.items() if sweep in measured)
 
 
 def test_one_changed_digit_of_the_page_is_noticed() -> None:
-    """Also of a deviation, and in the last digit."""
-    place = TEXT.index(" +- ", TEXT.index("<!-- claim 14 -->"))
-    for end in (place - 1, place + 8):
+    """Of a mean, a deviation, an interval, an effect size and a share of the way, in the last digit."""
+    claim = TEXT.index("<!-- claim 14 -->")
+    place = TEXT.index(" +- ", claim)
+    row = re.compile(r"\| CKA \| byol \| \S+ \| \S+ to (\S+) \| (\S+) \| (\S+) to (\S+) \|").search(TEXT, claim)
+    share = re.compile(r"\| weight gap \| nscl \| (?:\S+ \| ){3}(\S+) \|").search(TEXT, claim)
+    assert row
+    assert share
+    for end in (place - 1, place + 8, *(row.end(group) - 1 for group in range(1, 5)), share.end(1) - 1):
         digit = str((int(TEXT[end]) + 1) % 10)
         assert len(wrong(TEXT[:end] + digit + TEXT[end + 1 :], reproduce.RESULTS, SWEEPS)[0]) == 1
 
@@ -90,7 +98,9 @@ def test_the_tables_of_every_sweep_are_compared_as_soon_as_it_is_measured(sweep:
     write_values(tmp_path / f"{sweep}.csv")
     names = [f"claim {number}" for number, of in SWEEPS.items() if of == sweep]
     names += [f"{sweep} {table}" for table in ("last", "nearest", "paired", "between") if sweep in cifar10.SWEEPS]
-    names += ["cifar10 losses"] * (sweep == cifar10.SWEEP) + ["demo last", "demo seeds"] * (sweep == page.DEMO)
+    names += ["cifar10 losses", "cifar10 bounds"] * (sweep == cifar10.SWEEP) + ["demo last", "demo seeds"] * (
+        sweep == page.DEMO
+    )
     names += [f"{sweep} trend"] * (sweep in cifar10.FACTORS)
     text = page.filled("".join(f"<!-- {name} -->\n<!-- end -->\n" for name in names), tmp_path)
     found, counts = wrong(text, tmp_path, SWEEPS)

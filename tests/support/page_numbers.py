@@ -8,6 +8,8 @@ import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from support.page_statistics import half_width, intervals, rounds, rounds_each, rounds_mean
+
 Row = dict[str, str]
 
 SIMILARITIES = ("CKA", "RSA")
@@ -26,6 +28,10 @@ PATHS = {"share of known labels": "share", "noisy labels": "noise", "groups of c
 WHOLE_PATHS = {"share_100", "noise_0", "groups_10"}  # where a path ends at NSCL itself
 SOURCES = {"everything": "nscl", "unshared init": "nscl_init", "unshared order": "nscl_order"}
 SOURCES["unshared views"] = "nscl_views"
+WORDS = {
+    "among ten classes": ("all", 1.0),
+    "between two classes": ("two_way", 0.5),
+}  # task, and where a bound is vacuous
 NOT_SCORES = {"arm", "path", "labels", "shares", "epoch", "task", "shots", "seeds", "score"}
 
 
@@ -114,16 +120,34 @@ class Values:
         here = self.by_seed("CKA", pair)
         return [here[seed] - statistics.fmean(other[seed] for other in others) for seed in here]
 
-    def nearest(self, score: str, **where: str) -> str:
-        """In how many epochs and seeds NSCL is nearer to CL than SCL and CE."""
-        at: dict[tuple[str, str], dict[str, float]] = {}
+    def nearest(self, score: str, **where: str) -> list[str]:
+        """In how many epochs and seeds NSCL is nearer to CL than SCL and CE; in how many seeds always; when not."""
+        at: dict[tuple[str, float], dict[str, float]] = {}
         for row in self.of_score[score]:
             here = row["reference"] == "cl" and float(row["epoch"]) > 0
             if here and all(same(row[key], value) for key, value in where.items()):
-                at.setdefault((row["seed"], row["epoch"]), {})[row["arm"]] = float(row["value"])
+                at.setdefault((row["seed"], float(row["epoch"])), {})[row["arm"]] = float(row["value"])
         sign = 1 if score in SIMILARITIES else -1
-        first = [all(sign * (arms["nscl"] - arms[other]) > 0 for other in ("scl", "ce")) for arms in at.values()]
-        return f"{sum(first)} of {len(first)}"
+        missed = [
+            place for place, arms in at.items() if any(sign * (arms["nscl"] - arms[arm]) <= 0 for arm in ("scl", "ce"))
+        ]
+        seeds = {seed for seed, _ in at}
+        epochs = ", ".join(f"{epoch:g}" for epoch in sorted({epoch for _, epoch in missed}))
+        always = f"{len(seeds - {seed for seed, _ in missed})} of {len(seeds)}"
+        return [f"{len(at) - len(missed)} of {len(at)}", always, epochs or "none"]
+
+    def bounds(self, form: str, task: str, vacuous: float) -> list[str]:
+        """In how many cases a bound is not vacuous, in how many of these it holds, and its smallest quotient."""
+        last = max(float(row["epoch"]) for row in self.of_score[form])
+        cases: dict[tuple[str, str, str], list[float]] = {}
+        for score in (form, "measured error"):
+            for row in self.of_score[score]:
+                if row["task"] == task and row["arm"] in ("cl", "nscl") and float(row["epoch"]) == last:
+                    cases.setdefault((row["arm"], row["shots"], row["seed"]), []).append(float(row["value"]))
+        says = [(bound, error) for bound, error in cases.values() if bound < vacuous]
+        holds = sum(bound >= error for bound, error in says)
+        smallest = f"{min(bound / error for bound, error in says):.1f}" if says else ""
+        return [f"{len(says)} of {len(cases)}", f"{holds} of {len(says)}", smallest]
 
 
 def compared(values: Values, row: Row) -> Iterator[tuple[str, str, bool]]:
@@ -136,19 +160,35 @@ def compared(values: Values, row: Row) -> Iterator[tuple[str, str, bool]]:
     elif "each seed" in row and "difference" in row:
         seeds = values.differences(row)
         yield "difference", row["difference"], rounds(row["difference"], statistics.fmean(seeds))
-        each = row["each seed"].split(", ")
-        yield "each seed", row["each seed"], len(each) == len(seeds) and all(map(rounds, each, seeds))
+        yield "each seed", row["each seed"], rounds_each(row["each seed"], seeds)
+        for column, known in intervals(row, seeds).items():
+            yield column, row[column], known
     elif "seed" in row:
         for score in row.keys() - {"seed", "arm"}:
             yield score, row[score], rounds(row[score], values.by_seed(score, arm=row["arm"])[row["seed"]])
     elif "floor" in row:
         where = {key: row[key] for key in values.keys if key in row and key not in ("arm", "score")}
-        for column, arm in (("floor", "cl_moved"), ("arm's mean", row["arm"]), ("ceiling", "cl_other")):
-            seeds = [*values.by_seed(row["score"], arm=arm, **where).values()]
-            yield column, row[column], rounds(row[column], statistics.fmean(seeds))
-    elif (column := "NSCL nearest, epochs x seeds") in row:
+        arms = [values.by_seed(row["score"], arm=arm, **where) for arm in ("cl_moved", row["arm"], "cl_other")]
+        for column, seeds in zip(("floor", "arm's mean", "ceiling"), arms, strict=True):
+            yield column, row[column], rounds(row[column], statistics.fmean(seeds.values()))
+        sign = 1 if row["score"] in SIMILARITIES else -1
+        moved, width = minus(arms[0], arms[1], sign), minus(arms[0], arms[2], sign)
+        share, each = row["share of the way from floor to ceiling"], row["each seed"]
+        if len(width) > 1 and statistics.fmean(width) > half_width(width):
+            yield "share", share, rounds(share, statistics.fmean(moved) / statistics.fmean(width))
+            yield "each seed", each, rounds_each(each, [one / all_ for one, all_ in zip(moved, width, strict=True)])
+        else:
+            yield "share", share, share == each == "undefined"
+    elif "NSCL nearest, epochs x seeds" in row:
         where = {key: row[key] for key in values.keys if key in row and key != "score"}
-        yield column, row[column], row[column] == values.nearest(row["score"], **where)
+        columns = [column for column in row if column not in {*where, "score"}]
+        for column, known in zip(columns, values.nearest(row["score"], **where), strict=True):
+            yield column, row[column], row[column] == known
+    elif "vacuous from" in row:
+        task, vacuous = WORDS[row["task"]]
+        yield "vacuous from", row["vacuous from"], float(row["vacuous from"]) == vacuous
+        for column, known in zip([*row][3:], values.bounds(row["bound"], task, vacuous), strict=True):
+            yield column, row[column], row[column] == known
 
 
 def wrong(text: str, results: Path, sweeps: dict[str, str]) -> tuple[list[str], dict[str, int]]:
@@ -177,23 +217,6 @@ def minus(one: dict[str, float], other: dict[str, float], sign: int = 1) -> list
     assert one
     assert one.keys() == other.keys()
     return [sign * (one[seed] - other[seed]) for seed in one]
-
-
-def rounds(text: str, value: float) -> bool:
-    """Whether the text is the value, rounded to its decimals."""
-    decimals = len(text.partition(".")[2])
-    return abs(float(text) - value) <= 0.5 * 10**-decimals + 1e-9
-
-
-def rounds_mean(text: str, values: Sequence[float]) -> bool:
-    """Whether the text is mean and standard deviation of the values; the mean alone if they do not differ."""
-    mean, _, sd = text.partition(" +- ")
-    if not values or not mean:
-        return not values and not mean
-    if sd:
-        return rounds(mean, statistics.fmean(values)) and rounds(sd, statistics.stdev(values))
-    alike = max(values) - min(values) < 2e-5
-    return alike and abs(float(mean) - statistics.fmean(values)) <= 0.005 * abs(float(mean)) + 1e-9
 
 
 def number(text: str) -> float | None:
