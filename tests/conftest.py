@@ -34,6 +34,12 @@ def _pool_ends_with_the_test_run() -> Iterator[None]:
     forked.stop()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests come first, so that none of them is left alone for the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop() -> None:
     """Let the garbage collector pass over what was imported, and collect more rarely: it took about 7 % of the time."""
