@@ -21,7 +21,7 @@ from pathlib import Path
 import pandas as pd
 import reproduction_cifar10
 import reproduction_values
-from reproduction_page import CLAIMS, EARLIER, filled
+from reproduction_page import CLAIMS, filled
 
 from coupled.analysis.driver import report_fault
 from coupled.analysis.tables import read_table
@@ -112,7 +112,7 @@ def write_page() -> None:
 
 
 def write_results(runs: Path, name: str) -> None:
-    """Write the values, the figures and the costs of a sweep. Earlier results of its claims are removed."""
+    """Write the values, the figures and the costs of a sweep."""
     RESULTS.mkdir(exist_ok=True)
     reproduction_values.write(reproduction_values.select(collect(runs / name)), RESULTS / f"{name}.csv")
     draw(name)
@@ -122,10 +122,6 @@ def write_results(runs: Path, name: str) -> None:
             values, other = map(reproduction_values.read, files)
             reproduction_values.write(reproduction_cifar10.joint(values, other, taken), files[0])
             draw(each)
-    for number, claim in CLAIMS.items():
-        if claim.sweep == name:
-            for earlier in (RESULTS / EARLIER).glob(f"claim_{number}.*"):
-                earlier.unlink()
     there = [each.parent for each in sorted((runs / name).glob("*/epochs.csv"))]
     described = [json.loads((run / "run.json").read_text()) for run in there]
     seconds = sum(read_table(run / "epochs.csv", ["seconds"])["seconds"].sum() for run in there)

@@ -82,13 +82,13 @@ def directpred(values: pd.DataFrame) -> Answer:
     ]
     trained = chosen[chosen["arm"] == "byol"]
     early, late = (trained[trained["score"] == name]["value"].mean() for name in (FIRST_ALIGNED, LAST_ALIGNED))
-    said = ", ".join(collapsed) or "none"
+    said = ", ".join(collapsed) or "none in any seed"
     sentences = [
         f"collapsed arms (spread of z below {COLLAPSED}): {said}",
         f"the alignment of byol's trained linear predictor with F's first {FIRST} directions is {early:.2f} after the"
         f" first epoch and {late:.2f} after the last",
     ]
-    return Answer(f"collapsed: {said}", sentences, {"": wide(over_seeds(chosen, [DECAY, "arm"]))})
+    return Answer(f"collapsed arms: {said}", sentences, {"": wide(over_seeds(chosen, [DECAY, "arm"]))})
 
 
 def _of_predictors(values: pd.DataFrame) -> pd.DataFrame:

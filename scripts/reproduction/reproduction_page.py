@@ -1,8 +1,6 @@
 """Write the blocks of docs/reproduction.md from the files of docs/reproduction/.
 
-A block is the text between `<!-- NAME -->` and `<!-- end -->`. Claims that were measured before the papers' start was
-used have no values of every seed: their means are in docs/reproduction/timm_start/, and their blocks say so.
-`reproduce.py` removes these files when it has measured the claim again.
+A block is the text between `<!-- NAME -->` and `<!-- end -->`.
 """
 
 import re
@@ -19,23 +17,18 @@ import reproduction_families
 import reproduction_objectives
 import reproduction_theory
 import reproduction_values
-from reproduction_statistics import Claim, markdown, wide
+from reproduction_statistics import Claim, markdown
 
 SOURCES = (reproduction_claims, reproduction_theory, reproduction_objectives, reproduction_families)
 CLAIMS: Mapping[str, Claim] = dict(
     sorted(((number, claim) for source in SOURCES for number, claim in source.CLAIMS.items()), key=lambda c: int(c[0]))
 )
 COSTS = {"training_minutes": "training (minutes)", "mib": "disk (MiB)", "start": "batch-norm start"}
-EARLIER = "timm_start"
 DEMO = "classifiers"  # the sweep whose base is configs/demo.yaml
 STARTS = {
     "all scales 1": "started with all batch-norm scales at 1, as the papers' networks do",
     "timm's": "have timm's start: the last batch-norm scale of every residual block is 0",
 }
-NOTE = (
-    "*Earlier measurement with timm's start, not yet repeated with the papers' start; only means and standard"
-    ' deviations over the seeds were kept. A difference below twice the standard deviation is "within the spread".*'
-)
 
 
 def filled(page: str, results: Path) -> str:
@@ -80,7 +73,7 @@ def section(number: str, results: Path) -> str:
     claim = CLAIMS[number]
     values = values_of(claim.sweep, results)
     if values is None:
-        return _earlier(number, results)
+        return "not measured"
     answer = claim.answer(values)
     parts = [_bullets(answer.sentences), *(_table(*each) for each in answer.tables.items())]
     return "\n\n".join(["**Measured:**", *parts, *_image(number, results), f"**Verdict:** {answer.summary}."])
@@ -96,22 +89,7 @@ def _bullets(sentences: Sequence[str]) -> str:
 
 def _image(number: str, folder: Path) -> list[str]:
     image = folder / f"claim_{number}.png"
-    within = f"reproduction/{EARLIER}" if folder.name == EARLIER else "reproduction"
-    return [f"![{CLAIMS[number].title}]({within}/{image.name})"] if image.is_file() else []
-
-
-def _earlier(number: str, results: Path) -> str:
-    folder = results / EARLIER
-    path = folder / f"claim_{number}.csv"
-    if not path.is_file():
-        return "not measured"
-    told = _told(results).loc[number]
-    parts = [NOTE, "**Measured:**", _bullets(told["measured"].split("; ")), markdown(wide(pd.read_csv(path)))]
-    return "\n\n".join([*parts, *_image(number, folder), f"**Verdict:** {told['verdict']}"])
-
-
-def _told(results: Path) -> pd.DataFrame:
-    return pd.read_csv(results / EARLIER / "verdicts.csv", dtype=str).set_index("claim")
+    return [f"![{CLAIMS[number].title}](reproduction/{image.name})"] if image.is_file() else []
 
 
 def summary(results: Path) -> str:
@@ -121,12 +99,7 @@ def summary(results: Path) -> str:
     rows = [{"claim": "[Real images: CIFAR-10](#real-images-cifar-10)", "verdict at this scale": verdict}]
     for number, claim in CLAIMS.items():
         values = values_of(claim.sweep, results)
-        if values is not None:
-            verdict = claim.answer(values).summary
-        elif (results / EARLIER / f"claim_{number}.csv").is_file():
-            verdict = f"timm's start: {_told(results)['summary'][number]}"
-        else:
-            verdict = "not measured"
+        verdict = "not measured" if values is None else claim.answer(values).summary
         heading = f"{number}. {claim.title}"
         anchor = re.sub(r"[^a-z0-9 _-]", "", heading.lower()).replace(" ", "-")
         rows.append({"claim": f"[{heading}](#{anchor})", "verdict at this scale": verdict})

@@ -19,7 +19,7 @@ from coupled.analysis.run import open_run
 from coupled.analysis.selections import accuracy, arms, bounds, losses, pairs
 from coupled.analysis.selections.layers import colour_range, of_weights
 from coupled.analysis.selections.looks import Looks
-from coupled.analysis.selections.panels import Panel
+from coupled.analysis.selections.panels import Axis, Panel, Series
 from coupled.analysis.selections.styles import DASHES, MARKERS, arm_styles
 
 KINDS: dict[str, Callable[..., list[Panel]]] = {
@@ -154,3 +154,23 @@ def test_both_draw_the_same_dashes_and_markers() -> None:
     """Every dash and marker of matplotlib has one of plotly of its own."""
     for pairs_of_names in (DASHES, MARKERS):
         assert len({*pairs_of_names.values()}) == len(pairs_of_names)
+
+
+@pytest.mark.parametrize("count", [1, 2, 8, 9])
+def test_few_values_on_a_logarithmic_axis_have_a_tick_each(measured_run: Path, count: int) -> None:
+    """Other ticks would be at numbers of images that were not measured; a curve of one value would be invisible."""
+    shots = [5 * 2.0**place for place in range(count)]
+    style = arm_styles(["cl"])["cl"]
+    line = Series("bound", "cl", style, shots, [0.1] * count, kind="curve")
+    panel = Panel(("few",), "few", Axis("images per class", log=True), Axis("error", log=True), series=[line])
+    drawn = panels_figure([panel], figure_tables(open_run(measured_run))).axes[0]
+    made = plotly_figure(panel)
+    few = count <= 8
+    assert made["layout"]["xaxis"].get("tickvals") == (shots if few else None)
+    assert (list(drawn.get_xticks()) == shots) == few
+    assert (made["data"][0]["mode"] == "markers") == (count == 1)
+    assert len(drawn.collections) == (count == 1)
+    if few:
+        low, high = drawn.get_xlim()
+        assert low < shots[0] <= shots[-1] < high
+        assert made["layout"]["xaxis"]["range"] == pytest.approx(np.log10([low, high]))

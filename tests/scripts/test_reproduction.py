@@ -60,23 +60,14 @@ def test_every_sweep_has_its_configuration() -> None:
     assert all((reproduce.CONFIGS / f"{name}.yaml").is_file() for name in (*reproduce.SWEEPS, *reproduce.LONG))
 
 
-def test_a_claim_without_values_of_seeds_says_which_start_its_means_have(tmp_path: Path) -> None:
-    """Means of an earlier start are not passed off as a measurement with the papers' start."""
-    (tmp_path / page.EARLIER).mkdir()
-    for name in ("claim_2.csv", "verdicts.csv"):
-        folder = reproduce.RESULTS / page.EARLIER
-        if not (folder / name).is_file():
-            pytest.skip("no claim has the earlier start any more")
-        (tmp_path / page.EARLIER / name).write_bytes((folder / name).read_bytes())
-    assert page.section("2", tmp_path).startswith("*Earlier measurement with timm's start")
-    assert page.section("3", tmp_path) == "not measured"
-    lines = page.summary(tmp_path).splitlines()
-    assert "| timm's start: CKA and RSA rise" in lines[4]
-    assert lines[5].endswith("| not measured |")
+def test_a_claim_without_values_was_not_measured(tmp_path: Path) -> None:
+    """Its block and its line of the summary say so, until its sweep has values."""
+    assert page.section("2", tmp_path) == "not measured"
+    assert page.summary(tmp_path).splitlines()[4].endswith("| not measured |")
     sweep = [score(name, t, temperature=t, epoch=40) for t in (0.1, 1.0) for name in ("CKA", "RSA", "weight gap")]
     values_of(*sweep).to_csv(tmp_path / "temperature.csv", index=False)
-    assert "Earlier" not in page.section("2", tmp_path)
-    assert "timm" not in page.summary(tmp_path).splitlines()[4]
+    assert "**Verdict:**" in page.section("2", tmp_path)
+    assert "not measured" not in page.summary(tmp_path).splitlines()[4]
 
 
 def test_the_page_says_which_claims_have_which_start(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from matplotlib.transforms import Affine2D
 
 from coupled.analysis.plots.drawing import grid, over_epochs, plain
 from coupled.analysis.plots.figure_tables import FigureTables, add_legend
-from coupled.analysis.selections.panels import Axis, Floor, Panel, Series, as_drawn, n_of
+from coupled.analysis.selections.panels import MARGIN, Axis, Floor, Panel, Series, as_drawn, n_of
 
 LETTERS = 13  # of a title, in an inch
 BAND: dict[str, Any] = {"facecolor": "0.85", "edgecolor": "0.6", "linewidth": 3, "zorder": 1}
@@ -51,6 +51,10 @@ def draw_panels(cells: Sequence[Axes], panels: Sequence[Panel]) -> None:
         _draw(axes, as_drawn(panel))
     for axes, panel in zip(cells, panels, strict=True):
         _limit(panel.x, axes.set_xscale, axes.get_xlim, axes.set_xlim, axes.xaxis)
+        if ticks := panel.ticks():
+            axes.set_xlim(ticks[0] / MARGIN, ticks[-1] * MARGIN)
+            axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+            axes.xaxis.set_minor_locator(NullLocator())
         _limit(panel.y, axes.set_yscale, axes.get_ylim, axes.set_ylim, axes.yaxis)
 
 

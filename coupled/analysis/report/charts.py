@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from coupled.analysis.selections.panels import Axis, Floor, Panel, Series, as_drawn, n_of
+from coupled.analysis.selections.panels import MARGIN, Axis, Floor, Panel, Series, as_drawn, n_of
 from coupled.analysis.selections.styles import DASHES, MARKERS
 
 Trace = dict[str, Any]
@@ -134,7 +134,7 @@ def _transparent(colour: str, share: float) -> str:
 
 
 def _axis(axis: Axis, panel: Panel, letters: int = LETTERS) -> dict[str, Any]:
-    """Title, scale and limits of an axis. A single epoch has one tick."""
+    """Title, scale and limits of an axis. Few values on a logarithmic x axis, and single epochs, have a tick each."""
     found: dict[str, Any] = {"title": {"text": "<br>".join(textwrap.wrap(axis.title, letters)), "standoff": 6}}
     limits = {"clipmin": axis.low, "clipmax": axis.high}
     finite = {name: value for name, value in limits.items() if np.isfinite(value)}
@@ -142,6 +142,9 @@ def _axis(axis: Axis, panel: Panel, letters: int = LETTERS) -> dict[str, Any]:
     if axis.whole and (epoch := panel.only_epoch) is not None:
         found |= {"tickvals": [epoch], "range": [epoch - 0.5, epoch + 0.5]}
     found |= {"type": "log"} if axis.log else {}
+    if axis is panel.x and (ticks := panel.ticks()):
+        ends = (ticks[0] / MARGIN, ticks[-1] * MARGIN)
+        found |= {"tickvals": ticks, "range": [float(np.log10(end)) for end in ends]}
     found |= {"rangemode": "tozero"} if axis.zero else {}
     return found | ({"autorangeoptions": finite} if finite and not axis.log else {})
 

@@ -14,6 +14,8 @@ Kind = Literal["line", "curve", "points"]  # with markers, without markers, mark
 
 SPREAD = 0.8  # epochs: over which the series of a single epoch are spread
 APART = 0.16  # epochs: at most, between two of them
+FEW = 8  # values of a logarithmic x axis that are its ticks
+MARGIN = 1.4  # factor between the outer of these ticks and the ends of the axis
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,11 @@ class Panel:
         """The distinct x values of the series, ascending."""
         return sorted({x for series in self.series for x in series.x})
 
+    def ticks(self) -> list[float]:
+        """The ticks of a logarithmic x axis with few values: the values; otherwise none."""
+        places = self.places() if self.x.log else []
+        return places if len(places) <= FEW else []
+
     @property
     def only_epoch(self) -> float | None:
         """The epoch of a panel over epochs that has a single one; None for other panels."""
@@ -116,10 +123,10 @@ class Panels(dict[tuple[str, ...], Panel]):
 def as_drawn(panel: Panel) -> Panel:
     """The panel in a form that is visible: a single point is no line, and a single epoch has no band.
 
-    Curves of a single epoch become points, whose marker follows their dash; its noise floor becomes half an epoch wide
-    on both sides. Other panels are returned as they are.
+    Curves at a single place become points, whose marker follows their dash; the noise floor of a single epoch becomes
+    half an epoch wide on both sides. Other panels are returned as they are.
     """
-    if (epoch := panel.only_epoch) is None:
+    if len(panel.places()) != 1:
         return panel
     markers = list(MARKERS)
     of_dash = {dash: markers[-1 - place] for place, dash in enumerate(DASHES)}
@@ -129,6 +136,8 @@ def as_drawn(panel: Panel) -> Panel:
         else replace(each, kind="points", style=each.style._replace(marker=of_dash[each.style.linestyle]))
         for each in panel.series
     ]
+    if (epoch := panel.only_epoch) is None:
+        return replace(panel, series=series)
     wide = panel.floor and panel.floor._replace(
         x=[epoch - 0.5, epoch + 0.5], low=[min(panel.floor.low)] * 2, high=[max(panel.floor.high)] * 2
     )

@@ -56,7 +56,7 @@ function inRows(layout, data, width, least = MAP, tallest = Infinity) { // maps 
 }
 
 function decades(axis, key, data) { // ticks of a logarithmic axis: powers of ten, if the values span some
-  if (axis.type !== "log") return {};
+  if (axis.type !== "log" || axis.tickvals) return {};
   const values = data.flatMap((trace) => trace[key[0]] || []).filter((value) => value > 0);
   return Math.max(...values) >= 10 * Math.min(...values) ? { dtick: 1 } : {};
 }
