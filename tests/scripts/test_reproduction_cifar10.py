@@ -7,6 +7,7 @@ import cifar10_subset
 import numpy as np
 import pandas as pd
 import pytest
+import reproduce
 import reproduction_cifar10 as cifar10
 import reproduction_distances as distances
 import reproduction_page as page
@@ -189,3 +190,12 @@ def test_the_floor_on_cifar10_is_that_of_its_own_sweep() -> None:
     changed = values.merge(told(), on=["seed", "epoch", "arm", "score"], suffixes=("", "_old"))
     changed = changed[changed["value"] != changed["value_old"]]
     assert changed[["seed", "epoch", "arm", "score", "value"]].values.tolist() == [[1, 2, "cl_moved", "CKA", 0.95]]
+
+
+def test_the_floor_of_the_page_is_that_of_its_own_runs() -> None:
+    """The twin in the runs of the other arms is a copy of CL: its weight was moved by less than bfloat16 resolves."""
+    whole, floor = (pd.read_csv(reproduce.RESULTS / f"{name}.csv") for name in ("cifar10", "cifar10_floor"))
+    own = floor[floor["arm"] == "cl_moved"]
+    taken = whole[whole["arm"] == "cl_moved"][own.columns]
+    pd.testing.assert_frame_equal(taken.reset_index(drop=True), own.reset_index(drop=True), check_dtype=False)
+    assert own[(own["score"] == "weight gap") & (own["epoch"] > 0)]["value"].min() > 0.01
