@@ -34,8 +34,12 @@ from coupled.sweep.tables import collect
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs/reproduction"
 PAGE, RESULTS = ROOT / "docs/reproduction.md", ROOT / "docs/reproduction"
-SWEEPS = (*dict.fromkeys(claim.sweep for claim in CLAIMS.values()), reproduction_cifar10.SWEEP)
-LONG = (reproduction_cifar10.FLOOR_SWEEP, *reproduction_cifar10.FACTORS)  # hours; only if they are named
+SWEEPS = (
+    *dict.fromkeys(claim.sweep for claim in CLAIMS.values()),
+    reproduction_cifar10.SWEEP,
+    reproduction_cifar10.FLOOR_SWEEP,
+)
+LONG = tuple(reproduction_cifar10.FACTORS)  # hours; only if they are named
 STARTS = {False: "all scales 1", True: "timm's"}  # of batch-norm scales, by encoder.zero_init_last
 
 

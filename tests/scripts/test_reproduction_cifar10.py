@@ -187,6 +187,7 @@ def test_the_floor_on_cifar10_is_that_of_its_own_sweep() -> None:
     values = cifar10.joint(
         told(), pd.concat([floor, told(nscl=0.1)[lambda rows: rows["arm"] == "nscl"]]), cifar10.TAKEN["cifar10"]
     )
+    assert len(values) == len(told())
     changed = values.merge(told(), on=["seed", "epoch", "arm", "score"], suffixes=("", "_old"))
     changed = changed[changed["value"] != changed["value_old"]]
     assert changed[["seed", "epoch", "arm", "score", "value"]].values.tolist() == [[1, 2, "cl_moved", "CKA", 0.95]]

@@ -28,10 +28,8 @@ PATHS = {"share of known labels": "share", "noisy labels": "noise", "groups of c
 WHOLE_PATHS = {"share_100", "noise_0", "groups_10"}  # where a path ends at NSCL itself
 SOURCES = {"everything": "nscl", "unshared init": "nscl_init", "unshared order": "nscl_order"}
 SOURCES["unshared views"] = "nscl_views"
-WORDS = {
-    "among ten classes": ("all", 1.0),
-    "between two classes": ("two_way", 0.5),
-}  # task, and where a bound is vacuous
+# words for a task -> the task, and where a bound is vacuous
+WORDS = {"among ten classes": ("all", 1.0), "between two classes": ("two_way", 0.5)}
 NOT_SCORES = {"arm", "path", "labels", "shares", "epoch", "task", "shots", "seeds", "score"}
 
 
