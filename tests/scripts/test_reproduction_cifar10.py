@@ -11,6 +11,8 @@ import reproduce
 import reproduction_cifar10 as cifar10
 import reproduction_distances as distances
 import reproduction_page as page
+import reproduction_values
+import save_embeddings
 from scipy import stats
 
 
@@ -200,3 +202,28 @@ def test_the_floor_of_the_page_is_that_of_its_own_runs() -> None:
     taken = whole[whole["arm"] == "cl_moved"][own.columns]
     pd.testing.assert_frame_equal(taken.reset_index(drop=True), own.reset_index(drop=True), check_dtype=False)
     assert own[(own["score"] == "weight gap") & (own["epoch"] > 0)]["value"].min() > 0.01
+
+
+def test_cka_of_the_saved_embeddings_is_that_of_the_table() -> None:
+    """The embeddings in the repository would belong to other runs, or the table would hold another measure."""
+    with np.load(save_embeddings.FILE) as file:
+        rows = {arm: file[arm].astype(np.float64) for arm in file.files if arm != "label"}
+        assert set(np.unique(file["label"], return_counts=True)[1]) == {300}
+    values = reproduction_values.read(reproduce.RESULTS / "cifar10.csv")
+    chosen = (values["seed"] == 0) & (values["epoch"] == values["epoch"].max()) & (values["score"] == "CKA")
+    expected = values[chosen & (values["reference"] == "cl")].set_index("arm")["value"]
+    assert set(expected.index) == set(rows) - {"cl"}
+    centred = {arm: each - each.mean(axis=0) for arm, each in rows.items()}
+    product = {arm: np.linalg.norm(centred["cl"].T @ each) ** 2 for arm, each in centred.items()}
+    length = {arm: np.linalg.norm(each.T @ each) for arm, each in centred.items()}
+    for arm, value in expected.items():
+        assert product[arm] / (length["cl"] * length[arm]) == pytest.approx(value, abs=1e-5)
+
+
+def test_embeddings_of_a_missing_run_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A wrong folder would end in a traceback, or replace the file."""
+    before = save_embeddings.FILE.stat()
+    with pytest.raises(SystemExit, match="2"):
+        save_embeddings.main(["--runs-dir", str(tmp_path)])
+    assert str(tmp_path / "cifar10" / "seed=0") in capsys.readouterr().err
+    assert save_embeddings.FILE.stat() == before
