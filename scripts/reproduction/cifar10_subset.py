@@ -7,13 +7,15 @@ training, equally many of each class, and 300 of each class for the test. With `
 by name are copied, with 2 000 training images each.
 """
 
-import argparse
 import shutil
 import sys
 import tarfile
 import tempfile
 from pathlib import Path
 
+from coupled.analysis.driver import report_fault
+from coupled.config.command_line import Parser
+from coupled.config.errors import report_error
 from coupled.monitoring.terminal import say
 
 TRAIN, TEST = 10_000, 300  # training images in all, test images of each class
@@ -22,7 +24,7 @@ CLASSES = (2, 5, 10)
 
 def main() -> int:
     """Run the program and return its exit status: 2 for bad input."""
-    parser = argparse.ArgumentParser(description="Copy the first images of each class of CIFAR-10.")
+    parser = Parser(prog="cifar10_subset.py", description="Copy the first images of each class of CIFAR-10.")
     parser.add_argument(
         "source", type=Path, metavar="SOURCE", help="tar file or folder with train/<class>, test/<class>"
     )
@@ -30,39 +32,50 @@ def main() -> int:
     parser.add_argument(
         "--classes", type=int, choices=CLASSES, default=10, help="number of classes, the first by name (default: 10)"
     )
-    options = parser.parse_args()
-    if options.output.exists():
-        parser.error(f"--output: '{options.output}' exists; remove it, or choose another folder")
-    if options.source.is_dir():
-        return copy(options.source, options.output, options.classes, parser)
-    if not options.source.is_file():
-        parser.error(f"SOURCE: no file or folder '{options.source}'")
+    try:
+        options = parser.parse_args()
+        make(options.source, options.output, options.classes)
+    except ValueError as error:
+        return report_error(parser.prog, error)
+    except OSError as error:
+        return report_fault(parser.prog, error)
+    return 0
+
+
+def make(source: Path, output: Path, number: int) -> None:
+    """Copy the images of `number` classes from a folder or a tar file."""
+    if output.exists():
+        raise ValueError(f"--output: '{output}' exists; remove it, or choose another folder")
+    if source.is_dir():
+        copy(source, output, number)
+        return
+    if not source.is_file():
+        raise ValueError(f"SOURCE: no file or folder '{source}'")
     with tempfile.TemporaryDirectory() as folder:
         try:
-            with tarfile.open(options.source) as archive:
+            with tarfile.open(source) as archive:
                 archive.extractall(folder, filter="data")
-        except tarfile.TarError as error:
-            parser.error(f"SOURCE: '{options.source}' cannot be unpacked: {error}")
-        return copy(Path(folder), options.output, options.classes, parser)
+        except tarfile.TarError:
+            raise ValueError(f"SOURCE: '{source}' is not a tar file, or it is damaged") from None
+        copy(Path(folder), output, number)
 
 
-def copy(source: Path, output: Path, number: int, parser: argparse.ArgumentParser) -> int:
+def copy(source: Path, output: Path, number: int) -> None:
     """Copy the first images of each of the first `number` classes, in the order of their names."""
     chosen = []
     for split, count in {"train": TRAIN // number, "test": TEST}.items():
         classes = sorted(path for path in (source / split).glob("*") if path.is_dir())[:number]
         if len(classes) < number:
-            parser.error(f"SOURCE: {len(classes)} folders {split}/<class>; {number} are needed")
+            raise ValueError(f"SOURCE: {len(classes)} folders {split}/<class>; {number} are needed")
         for folder in classes:
             images = sorted(path for path in folder.iterdir() if path.is_file())
             if len(images) < count:
-                parser.error(f"SOURCE: {split}/{folder.name} has {len(images)} images; {count} are needed")
+                raise ValueError(f"SOURCE: {split}/{folder.name} has {len(images)} images; {count} are needed")
             chosen += [(path, output / split / folder.name / path.name) for path in images[:count]]
     for path, target in chosen:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
     say(f"{output}: {len(chosen):,} images")
-    return 0
 
 
 if __name__ == "__main__":

@@ -17,11 +17,11 @@ from reproduction_theory import BATCHES, COUNTS, SET, few_shot
 from reproduction_values import DIFFERENCE
 
 SWEEP, FLOOR_SWEEP = "cifar10", "cifar10_floor"
-FACTORS = {
-    "cifar10_temperature": ("temperature", "as the temperature rises"),
-    "cifar10_classes": ("dataset.classes", "as the number of classes grows"),
-    "cifar10_batch_size": ("batch.size", "as the batch size grows"),
-    "cifar10_gpu": ("encoder.name", "from ResNet-18 to ResNet-50"),
+FACTORS = {  # the column, the word of the trend, and the label of the axis
+    "cifar10_temperature": ("temperature", "as the temperature rises", "temperature"),
+    "cifar10_classes": ("dataset.classes", "as the number of classes grows", "number of classes"),
+    "cifar10_batch_size": ("batch.size", "as the batch size grows", "images in a batch"),
+    "cifar10_gpu": ("encoder.name", "from ResNet-18 to ResNet-50", ""),
 }
 SWEEPS = (SWEEP, *FACTORS)
 
@@ -82,7 +82,7 @@ def _matches(values: pd.DataFrame, cells: Mapping[str, Any]) -> "pd.Series[bool]
 
 def block(sweep: str, name: str, values: pd.DataFrame | None) -> str:
     """The body of a block: sentences, table or figure. Raises KeyError for an unknown name."""
-    factor, word = FACTORS.get(sweep, ("", ""))
+    factor, word, _ = FACTORS.get(sweep, ("", "", ""))
     if name == "figure":
         return NOT_MEASURED if values is None else f"![Distances from CL on CIFAR-10](reproduction/{sweep}.png)"
     if name == "sentences" and not factor:
@@ -107,8 +107,8 @@ def draw(sweep: str, values: pd.DataFrame) -> Figure:
     """The distances over the epochs, or those of NSCL and the noise floor against the factor."""
     if sweep == SWEEP:
         return distances.draw(values, "Distance from CL on CIFAR-10 (JPEG); layer h, test images")
-    factor, _ = FACTORS[sweep]
-    final, title = last(of(values, "nscl", distances.FLOOR)), "NSCL against CL on CIFAR-10"
+    factor, _, label = FACTORS[sweep]
+    final, title = last(of(values, "nscl", distances.FLOOR)), "NSCL against CL on CIFAR-10 (JPEG); layer h, test images"
     if not pd.api.types.is_numeric_dtype(final[factor]):
         return points(of(final, "nscl"), factor, SCORES, title=title)
-    return against(final, factor, SCORES, series="arm", title=title)
+    return against(final, factor, SCORES, series="arm", title=title, log=(True, False), label=label)

@@ -23,7 +23,7 @@ CASES = {  # factors of a sweep; more than the page needs would do no harm
     "batch_size": {"batch.size": (64, 128), "optimizer.lr_scaling": ("linear", "sqrt")},
     "epochs": {"epochs": (10, 40)},
     "directpred": {"optimizer.weight_decay": (0.0, 1e-4)},
-    **{sweep: {factor: (2, 10)} for sweep, (factor, _) in cifar10.FACTORS.items()},
+    **{sweep: {factor: (2, 10)} for sweep, (factor, _, _) in cifar10.FACTORS.items()},
     "cifar10_gpu": {"encoder.name": ("resnet18", "resnet50")},
 }
 FOUR = ("cl", "nscl", "scl", "ce", "cl_moved", "cl_other")
