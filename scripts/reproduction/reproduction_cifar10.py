@@ -108,7 +108,9 @@ def draw(sweep: str, values: pd.DataFrame) -> Figure:
     if sweep == SWEEP:
         return distances.draw(values, "Distance from CL on CIFAR-10 (JPEG); layer h, test images")
     factor, _, label = FACTORS[sweep]
-    final, title = last(of(values, "nscl", distances.FLOOR)), "NSCL against CL on CIFAR-10 (JPEG); layer h, test images"
+    final = last(of(values, "nscl", distances.FLOOR))
+    epochs = f"{final['epoch'].max():g} epochs"
+    title = f"NSCL against CL on CIFAR-10 (JPEG) after {epochs}; layer h, test images"
     if not pd.api.types.is_numeric_dtype(final[factor]):
         return points(of(final, "nscl"), factor, SCORES, title=title)
     return against(final, factor, SCORES, series="arm", title=title, log=(True, False), label=label)

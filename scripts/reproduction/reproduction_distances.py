@@ -177,7 +177,7 @@ def draw(values: pd.DataFrame, title: str, arms: Sequence[str] = (*ARMS, FLOOR, 
     styles |= {FLOOR: {"color": "0.45", "ls": ":"}, CEILING: {"color": "0.45", "ls": "--"}}
     names = [name for name in NAMES if len(of_cl(values, [name]))]
     rows = -(-len(names) // 2)
-    figure = Figure(figsize=(9, 0.8 + 3 * rows), layout="constrained")
+    figure = Figure(figsize=(9, 1 + 3 * rows), layout="constrained")
     for axes, score in zip(figure.subplots(rows, 2, squeeze=False).flat, names, strict=True):
         of_arms = table(values, score)
         for arm in [each for each in arms if each in of_arms]:
@@ -190,5 +190,7 @@ def draw(values: pd.DataFrame, title: str, arms: Sequence[str] = (*ARMS, FLOOR, 
         axes.set_title(f"{score} with CL" if score in SIMILARITIES else f"{score} to CL")
         over_epochs(axes)
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
-    figure.suptitle(f"{title}; n = {values['seed'].nunique()} seeds, a thin line each")
+    figure.suptitle(
+        f"{title}\nn = {values['seed'].nunique()} seeds, a thin line each; thick line: mean", fontsize="large"
+    )
     return figure

@@ -80,7 +80,8 @@ def draw_bridge(values: pd.DataFrame) -> Figure:
     every = every.assign(labels=every["labels"].where(~is_groups, 10 * every["labels"]))
     every = every.assign(path=every["path"].where(~is_groups, "groups, % of the ten classes"))
     label = "% (labels known, labels noisy, groups)"
-    return against(every, "labels", SCORES, series="path", title="NSCL with fewer labels against CL", label=label)
+    title = "NSCL with fewer labels against CL on digits after the last epoch; layer h, test images"
+    return against(every, "labels", SCORES, series="path", title=title, label=label)
 
 
 def families(values: pd.DataFrame) -> Answer:
@@ -163,7 +164,9 @@ def _of_classifiers(values: pd.DataFrame) -> pd.DataFrame:
 def draw_classifiers(values: pd.DataFrame) -> Figure:
     """Calibration, corruption and barriers of every arm."""
     scores = (CALIBRATION, "mCE", GAP, MATCHED, BARRIERS[0], BARRIERS[2])
-    return points(_of_classifiers(values), "arm", scores, title="Classifiers and barriers in the demo")
+    return points(
+        _of_classifiers(values), "arm", scores, title="Classifiers and barriers in the demo; layer h, test images"
+    )
 
 
 CLAIMS: Mapping[str, Claim] = {

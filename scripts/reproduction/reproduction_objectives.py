@@ -101,10 +101,11 @@ def _of_predictors(values: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw_directpred(values: pd.DataFrame) -> Figure:
-    """Spread of z and quality of every arm and weight decay."""
+    """Spread of z, quality, and alignment of the predictor, of every arm and weight decay."""
     chosen = _of_predictors(values)
     chosen = chosen.assign(case=chosen["arm"] + ", " + chosen[DECAY].map("{:g}".format)).sort_values(["arm", DECAY])
-    return points(chosen, "case", [SPREAD, CENTRE], title="Arms and weight decays")
+    title = "Arm, weight decay; digits, test images"
+    return points(chosen, "case", [SPREAD, CENTRE, FIRST_ALIGNED, LAST_ALIGNED], title=title)
 
 
 def supcon(values: pd.DataFrame) -> Answer:
@@ -130,7 +131,12 @@ def supcon(values: pd.DataFrame) -> Answer:
 
 def draw_supcon(values: pd.DataFrame) -> Figure:
     """Quality of every form."""
-    return points(qualities(values), "arm", [CENTRE, PROBE, "20 neighbours"], title="Forms of SupCon, and CE")
+    return points(
+        qualities(values),
+        "arm",
+        [CENTRE, PROBE, "20 neighbours"],
+        title="Forms of SupCon, and CE, on digits; layer h, test images",
+    )
 
 
 CLAIMS: Mapping[str, Claim] = {
