@@ -148,13 +148,22 @@ def sentences(values: pd.DataFrame) -> list[str]:
             words.append(
                 f"{score} at the end: floor {arms[FLOOR].mean():.3f}, nscl {arms['nscl'].mean():.3f}, ceiling"
                 f" {arms[CEILING].mean():.3f}; nscl minus floor {floor.text()}, nscl minus ceiling {ceiling.text()},"
-                f" floor minus ceiling {range_.text()}"
+                f" floor minus ceiling {range_.text()}; nscl is farther than the floor in {_farther(values, score)}"
             )
     return words
 
 
+def _farther(values: pd.DataFrame, score: str) -> str:
+    """In how many epochs and seeds `nscl` is farther from `cl` than the floor is."""
+    arms = table(values, score)
+    sign = 1 if score in SIMILARITIES else -1
+    return f"{int((sign * (arms[FLOOR] - arms['nscl']) > 0).sum())} of {len(arms)} epochs x seeds"
+
+
 def summary(values: pd.DataFrame) -> str:
-    """The sentence of the summary: the scores in which `nscl` ends nearest of three arms, and how often it is so."""
+    """The sentence of the summary: the scores in which `nscl` ends nearest of three arms, how often it is nearest, and
+    which arms end at another distance than the floor.
+    """
     beyond, counts = [], []
     for score in measured(values):
         every = nearer(values, score)
@@ -163,7 +172,20 @@ def summary(values: pd.DataFrame) -> str:
         first = (every > 0).all(axis=1)
         counts.append(f"{score} {int(first.sum())} of {len(first)}")
     last_epoch = f"Of NSCL, SCL and CE, NSCL ends nearest to CL beyond the interval in {joined(beyond)}"
-    return f"{last_epoch}; it is the nearest of the three in, of all measured epochs and seeds: {', '.join(counts)}"
+    whole = f"it is the nearest of the three in, of all measured epochs and seeds: {', '.join(counts)}"
+    return "; ".join([last_epoch, whole, *_off_floor(values)])
+
+
+def _off_floor(values: pd.DataFrame) -> list[str]:
+    """The scores in which NSCL, SCL, CE and the ceiling end at another distance than the floor, in words."""
+    ends = {score: end(table(values, score)) for score in measured(values)}
+    if not all({FLOOR, CEILING} <= {*arms} for arms in ends.values()):
+        return []
+    words = []
+    for arm, name in (*((arm, arm.upper()) for arm in ARMS), (CEILING, "the ceiling")):
+        off = [score for score, arms in ends.items() if paired(list(arms[arm] - arms[FLOOR])).direction()]
+        words.append(f"{name} in {joined(off)}")
+    return [f"differing from the floor beyond the interval: {', '.join(words)}"]
 
 
 def joined(names: Sequence[str]) -> str:

@@ -145,12 +145,21 @@ def classifiers(values: pd.DataFrame) -> Answer:
                 beyond[arm].append(name)
     beyond = {arm: [name.replace(", ", " with ") for name in names] for arm, names in beyond.items()}
     told = "; ".join(f"{arm}: {', '.join(names) or 'none'}" for arm, names in beyond.items())
+    short = []
+    for name in (CALIBRATION, "mCE"):
+        table = by_seed(chosen, name, "arm")
+        side = paired(list(table["scl"] - table["ce"]))
+        words.append(f"{name}: scl minus ce, which the paper compares: {side.text()}")
+        short.append(
+            f"{name} {({1: 'above', -1: 'below', 0: 'not distinguishable from'})[side.direction()]} that of ce"
+        )
     tables = {
         "": wide(over_seeds(chosen, ["arm"])),
         "Arm minus the noise floor cl_moved, within a seed": pd.DataFrame(rows),
         "NSCL against SCL and CE over all epochs": distances.nearest(values),
     }
-    return Answer(f"differs from the noise floor beyond the interval: {told}", words, tables)
+    summary = f"scl has a {' and an '.join(short)}; differs from the noise floor beyond the interval: {told}"
+    return Answer(summary, words, tables)
 
 
 def _of_classifiers(values: pd.DataFrame) -> pd.DataFrame:
