@@ -4,13 +4,13 @@ Every sweep of SWEEPS has the same blocks on the page, `<!-- SWEEP TABLE -->`. A
 each of its values. Points that two sweeps share are trained in one of them (TAKEN).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
 import reproduction_distances as distances
 from matplotlib.figure import Figure
-from reproduction_claims import SCORES, of, trend
+from reproduction_claims import SCORES, growth, of, trend
 from reproduction_figures import against, points
 from reproduction_statistics import Answer, last, markdown, over_seeds, wide
 from reproduction_theory import BATCHES, COUNTS, SET, few_shot
@@ -60,8 +60,8 @@ def _losses(values: pd.DataFrame) -> pd.DataFrame:
     return wide(over_seeds(chosen, ["arm"]))
 
 
-def _said(values: pd.DataFrame) -> str:
-    return "\n".join(f"* {sentence}" for sentence in distances.sentences(values))
+def _said(sentences: Sequence[str], *tables: pd.DataFrame) -> str:
+    return "\n\n".join(["\n".join(f"* {sentence}" for sentence in sentences), *map(markdown, tables)])
 
 
 TABLES: Mapping[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
@@ -105,13 +105,15 @@ def block(sweep: str, name: str, values: pd.DataFrame | None) -> str:
     if name == "figure":
         return NOT_MEASURED if values is None else f"![Distances from CL on CIFAR-10](reproduction/{sweep}.png)"
     if name == "sentences" and not factor:
-        return NOT_MEASURED if values is None else _said(values)
+        return NOT_MEASURED if values is None else _said(distances.sentences(values))
+    if name == "growth" and not factor:
+        answer = None if values is None else growth(values)
+        return NOT_MEASURED if answer is None else _said(answer.sentences, *answer.tables.values())
     if name == "trend" and factor:
         if values is None:
             return NOT_MEASURED
         answer = _trend(sweep, values)
-        shown = "\n\n".join(markdown(table) for table in answer.tables.values())
-        return "\n".join(f"* {sentence}" for sentence in answer.sentences) + "\n\n" + shown
+        return _said(answer.sentences, *answer.tables.values())
     if name == "verdict":
         return NOT_MEASURED if values is None else f"**Verdict:** {verdict(sweep, values)}."
     table = TABLES[name]

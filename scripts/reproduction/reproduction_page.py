@@ -58,7 +58,7 @@ def _body(name: str, results: Path) -> str:
     raise ValueError(
         f"docs/reproduction.md: nothing fills the block '{name}'; allowed are claim 1 to {len(CLAIMS)},"
         f" {', '.join(WHOLE)}, and one of {', '.join(reproduction_cifar10.SWEEPS)} with figure, verdict, sentences"
-        f" (cifar10 only), trend (not cifar10), {', '.join(reproduction_cifar10.TABLES)}"
+        f" and growth (cifar10 only), trend (not cifar10), {', '.join(reproduction_cifar10.TABLES)}"
     )
 
 

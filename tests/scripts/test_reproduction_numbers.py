@@ -98,7 +98,7 @@ def test_the_tables_of_every_sweep_are_compared_as_soon_as_it_is_measured(sweep:
     write_values(tmp_path / f"{sweep}.csv")
     names = [f"claim {number}" for number, of in SWEEPS.items() if of == sweep]
     names += [f"{sweep} {table}" for table in ("last", "nearest", "paired", "between") if sweep in cifar10.SWEEPS]
-    names += [f"cifar10 {table}" for table in ("losses", "bounds", "shots") if sweep == cifar10.SWEEP]
+    names += [f"cifar10 {table}" for table in ("losses", "bounds", "shots", "growth") if sweep == cifar10.SWEEP]
     names += ["demo last", "demo seeds"] * (sweep == page.DEMO)
     names += [f"{sweep} trend"] * (sweep in cifar10.FACTORS)
     text = page.filled("".join(f"<!-- {name} -->\n<!-- end -->\n" for name in names), tmp_path)
