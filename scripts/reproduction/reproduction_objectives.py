@@ -83,7 +83,7 @@ def directpred(values: pd.DataFrame) -> Answer:
     trained = chosen[chosen["arm"] == "byol"]
     early, late = (trained[trained["score"] == name]["value"].mean() for name in (FIRST_ALIGNED, LAST_ALIGNED))
     said = ", ".join(collapsed) or "none in any seed"
-    least = ends.loc[ends["value"].idxmin()]
+    least = ends.sort_values("value").iloc[0]
     sentences = [
         f"collapsed arms (spread of z below {COLLAPSED}): {said}",
         f"the alignment of byol's trained linear predictor with F's first {FIRST} directions is {early:.2f} after the"
