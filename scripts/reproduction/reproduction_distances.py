@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
-from reproduction_statistics import difference_row, last, over_seeds, paired
+from reproduction_statistics import by_seed, difference_row, last, over_seeds, paired
 from reproduction_statistics import wide as cells
 from reproduction_values import CENTRE, GAP, GLOBAL, PROBE
 
@@ -150,6 +150,24 @@ def sentences(values: pd.DataFrame) -> list[str]:
                 f" {arms[CEILING].mean():.3f}; nscl minus floor {floor.text()}, nscl minus ceiling {ceiling.text()},"
                 f" floor minus ceiling {range_.text()}; nscl is farther than the floor in {_farther(values, score)}"
             )
+    return [*words, *_qualities(values)]
+
+
+def quality(values: pd.DataFrame, score: str) -> pd.DataFrame:
+    """The values of a score of single arms after the last epoch, with one row per seed and one column per arm."""
+    return by_seed(last(values), score, "arm")
+
+
+def _qualities(values: pd.DataFrame) -> list[str]:
+    """How much better `nscl` ends than `cl` and the floor: the distances from `cl` do not see in which direction."""
+    words = []
+    for score in QUALITIES:
+        arms = quality(values, score)
+        others = [name for name in ("cl", FLOOR) if {name, "nscl"} <= {*arms}]
+        if others:
+            differences = (f"nscl minus {n} {paired(list(arms['nscl'] - arms[n])).text()}" for n in others)
+            shown = ", ".join(f"{name} {arms[name].mean():.3f}" for name in (*others, "nscl"))
+            words.append(f"{score} at the end: {shown}; {', '.join(differences)}".replace(FLOOR, "floor"))
     return words
 
 
@@ -177,10 +195,11 @@ def summary(values: pd.DataFrame) -> str:
 
 
 def _off_floor(values: pd.DataFrame) -> list[str]:
-    """The scores in which NSCL, SCL, CE and the ceiling end at another distance than the floor, in words."""
+    """The scores in which NSCL, SCL, CE and the ceiling end with other values than the floor, in words."""
     ends = {score: end(table(values, score)) for score in measured(values)}
     if not all({FLOOR, CEILING} <= {*arms} for arms in ends.values()):
         return []
+    ends |= {score: arms for score in QUALITIES if {FLOOR, CEILING, *ARMS} <= {*(arms := quality(values, score))}}
     words = []
     for arm, name in (*((arm, arm.upper()) for arm in ARMS), (CEILING, "the ceiling")):
         off = [score for score, arms in ends.items() if paired(list(arms[arm] - arms[FLOOR])).direction()]

@@ -72,6 +72,24 @@ def test_sentences_count_where_nscl_is_farther_than_the_floor() -> None:
     ]
 
 
+def test_accuracies_are_compared_with_cl_and_the_floor() -> None:
+    """Two arms may be equally far from CL and differ from it in other ways."""
+    better = {"cl": (0.5, 0.52), "cl_moved": (0.5, 0.51), "nscl": (0.6, 0.61), "scl": (0.5, 0.7), "ce": (0.5, 0.7)}
+    rows = [
+        (seed, epoch, None, arm, "nearest centre", both[seed] if epoch == 2 else 0.1)
+        for arm, both in {**better, "cl_other": (0.5, 0.7)}.items()
+        for seed in (0, 1)
+        for epoch in (1, 2)
+    ]
+    values = pd.concat([told(), pd.DataFrame(rows, columns=told().columns)])
+    assert distances.sentences(values)[-1] == (
+        "nearest centre at the end: cl 0.510, floor 0.505, nscl 0.605; nscl minus cl +0.095 (0.031 to 0.159), nscl"
+        " minus floor +0.100 (0.100 to 0.100)"
+    )
+    assert "NSCL in CKA, RSA, weight gap, global weight gap and nearest centre, SCL in" in distances.summary(values)
+    assert len(distances.sentences(values[values["arm"] != "cl_moved"])) == len(distances.NAMES) + 1
+
+
 def test_differences_are_taken_within_a_seed() -> None:
     """Mean and interval are those of a paired t-test, with SciPy as the independent version."""
     table = distances.differences(told(scl=0.75)).set_index(["score", "NSCL nearer than"])
