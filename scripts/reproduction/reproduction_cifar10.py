@@ -4,15 +4,15 @@ Every sweep of SWEEPS has the same blocks on the page, `<!-- SWEEP TABLE -->`. A
 each of its values. Points that two sweeps share are trained in one of them (TAKEN).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
 import reproduction_distances as distances
 from matplotlib.figure import Figure
-from reproduction_claims import SCORES, of, trend
+from reproduction_claims import SCORES, growth, of, trend
 from reproduction_figures import against, points
-from reproduction_statistics import last, markdown, over_seeds, wide
+from reproduction_statistics import Answer, last, markdown, over_seeds, wide
 from reproduction_theory import BATCHES, COUNTS, SET, few_shot
 from reproduction_values import DIFFERENCE
 
@@ -24,6 +24,8 @@ FACTORS = {  # the column, the word of the trend, and the label of the axis
     "cifar10_gpu": ("encoder.name", "from ResNet-18 to ResNet-50", ""),
 }
 SWEEPS = (SWEEP, *FACTORS)
+FACTORS_HEADING = "Temperature, classes and batch size on CIFAR-10"
+HEADINGS = {SWEEP: "Real images: CIFAR-10", **dict.fromkeys(FACTORS, FACTORS_HEADING), "cifar10_gpu": "On a GPU"}
 
 
 class Taken(NamedTuple):
@@ -47,6 +49,10 @@ def _bounds(values: pd.DataFrame) -> pd.DataFrame:
     return few_shot(values).tables[COUNTS]
 
 
+def _shots(values: pd.DataFrame) -> pd.DataFrame:
+    return few_shot(values).tables[""]
+
+
 def _losses(values: pd.DataFrame) -> pd.DataFrame:
     names = (DIFFERENCE, BATCHES, SET)
     chosen = values[values["score"].isin(names) & values["arm"].isin(["cl", *distances.ARMS])]
@@ -54,8 +60,8 @@ def _losses(values: pd.DataFrame) -> pd.DataFrame:
     return wide(over_seeds(chosen, ["arm"]))
 
 
-def _said(values: pd.DataFrame) -> str:
-    return "\n".join(f"* {sentence}" for sentence in distances.sentences(values))
+def _said(sentences: Sequence[str], *tables: pd.DataFrame) -> str:
+    return "\n\n".join(["\n".join(f"* {sentence}" for sentence in sentences), *map(markdown, tables)])
 
 
 TABLES: Mapping[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
@@ -64,6 +70,7 @@ TABLES: Mapping[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
     "paired": distances.differences,
     "between": distances.between,
     "bounds": _bounds,
+    "shots": _shots,
     "losses": _losses,
 }
 
@@ -80,19 +87,35 @@ def _matches(values: pd.DataFrame, cells: Mapping[str, Any]) -> "pd.Series[bool]
     return (values[list(known)] == pd.Series(known)).all(axis=1)
 
 
+def _trend(sweep: str, values: pd.DataFrame) -> Answer:
+    factor, word, _ = FACTORS[sweep]
+    return trend(last(of(values, "nscl", distances.FLOOR)), factor, word, ["arm"])
+
+
+def verdict(sweep: str, values: pd.DataFrame | None) -> str:
+    """The line of the summary."""
+    if values is None:
+        return NOT_MEASURED
+    return _trend(sweep, values).summary if sweep in FACTORS else distances.summary(values)
+
+
 def block(sweep: str, name: str, values: pd.DataFrame | None) -> str:
-    """The body of a block: sentences, table or figure. Raises KeyError for an unknown name."""
-    factor, word, _ = FACTORS.get(sweep, ("", "", ""))
+    """The body of a block: sentences, verdict, table or figure. Raises KeyError for an unknown name."""
+    factor = FACTORS.get(sweep, ("",))[0]
     if name == "figure":
         return NOT_MEASURED if values is None else f"![Distances from CL on CIFAR-10](reproduction/{sweep}.png)"
     if name == "sentences" and not factor:
-        return NOT_MEASURED if values is None else _said(values)
+        return NOT_MEASURED if values is None else _said(distances.sentences(values))
+    if name == "growth" and not factor:
+        answer = None if values is None else growth(values)
+        return NOT_MEASURED if answer is None else _said(answer.sentences, *answer.tables.values())
     if name == "trend" and factor:
         if values is None:
             return NOT_MEASURED
-        answer = trend(last(of(values, "nscl", distances.FLOOR)), factor, word, ["arm"])
-        shown = "\n\n".join(markdown(table) for table in answer.tables.values())
-        return "\n".join(f"* {sentence}" for sentence in answer.sentences) + "\n\n" + shown
+        answer = _trend(sweep, values)
+        return _said(answer.sentences, *answer.tables.values())
+    if name == "verdict":
+        return NOT_MEASURED if values is None else f"**Verdict:** {verdict(sweep, values)}."
     table = TABLES[name]
     if values is None:
         return NOT_MEASURED
@@ -108,7 +131,9 @@ def draw(sweep: str, values: pd.DataFrame) -> Figure:
     if sweep == SWEEP:
         return distances.draw(values, "Distance from CL on CIFAR-10 (JPEG); layer h, test images")
     factor, _, label = FACTORS[sweep]
-    final, title = last(of(values, "nscl", distances.FLOOR)), "NSCL against CL on CIFAR-10 (JPEG); layer h, test images"
+    final = last(of(values, "nscl", distances.FLOOR))
+    epochs = f"{final['epoch'].max():g} epochs"
+    title = f"NSCL against CL on CIFAR-10 (JPEG) after {epochs}; layer h, test images"
     if not pd.api.types.is_numeric_dtype(final[factor]):
         return points(of(final, "nscl"), factor, SCORES, title=title)
     return against(final, factor, SCORES, series="arm", title=title, log=(True, False), label=label)

@@ -24,6 +24,7 @@ SOURCES = {
 }
 EARLY = 2  # epochs, in claim 3
 GROWTH_EPOCHS = (1, 2, 5, 10, 20)
+ON_DIGITS = "NSCL against CL on digits after the last epoch; layer h, test images"
 
 
 def of(values: pd.DataFrame, *arms: str, names: Sequence[str] = SCORES) -> pd.DataFrame:
@@ -192,31 +193,31 @@ def draw_growth(values: pd.DataFrame) -> Figure:
 def draw_temperature(values: pd.DataFrame) -> Figure:
     """NSCL's distance from CL against the temperature."""
     chosen = last(of(values, "nscl"))
-    return against(chosen, "temperature", SCORES, title="NSCL against CL", log=(True, False))
+    return against(chosen, "temperature", SCORES, title=ON_DIGITS, log=(True, False))
 
 
 def draw_classes(values: pd.DataFrame) -> Figure:
     """NSCL's distance from CL against the number of classes, early and late."""
     chosen = _early_and_late(values, "nscl").assign(after=lambda rows: "epoch " + rows["epoch"].astype(str))
-    title, label = "NSCL against CL on fractals", "number of classes"
+    title, label = "NSCL against CL on fractals; layer h, test images", "number of classes"
     return against(chosen, CLASSES, SCORES, series="after", title=title, log=(True, False), label=label)
 
 
 def draw_batch_size(values: pd.DataFrame) -> Figure:
     """NSCL's distance from CL against the batch size, by learning-rate rule."""
     chosen, rule = last(of(values, "nscl")), "optimizer.lr_scaling"
-    title, label = "NSCL against CL", "images in a batch"
-    return against(chosen, "batch.size", SCORES, series=rule, title=title, log=(True, False), label=label)
+    label = "images in a batch"
+    return against(chosen, "batch.size", SCORES, series=rule, title=ON_DIGITS, log=(True, False), label=label)
 
 
 def draw_longer(values: pd.DataFrame) -> Figure:
     """NSCL's distance from CL against the length of training."""
-    return against(last(of(values, "nscl")), "epochs", SCORES, title="NSCL against CL", log=(True, False))
+    return against(last(of(values, "nscl")), "epochs", SCORES, title=ON_DIGITS, log=(True, False))
 
 
 def draw_sources(values: pd.DataFrame) -> Figure:
     """NSCL's distance from CL by what the two share."""
-    return points(_of_sources(values), "shares", SCORES, title="NSCL against CL, by what is shared")
+    return points(_of_sources(values), "shares", (*SCORES, GLOBAL), title=f"{ON_DIGITS}, by what is shared")
 
 
 CLAIMS: Mapping[str, Claim] = {

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
-from reproduction_statistics import difference_row, last, over_seeds, paired
+from reproduction_statistics import by_seed, difference_row, last, over_seeds, paired
 from reproduction_statistics import wide as cells
 from reproduction_values import CENTRE, GAP, GLOBAL, PROBE
 
@@ -148,13 +148,40 @@ def sentences(values: pd.DataFrame) -> list[str]:
             words.append(
                 f"{score} at the end: floor {arms[FLOOR].mean():.3f}, nscl {arms['nscl'].mean():.3f}, ceiling"
                 f" {arms[CEILING].mean():.3f}; nscl minus floor {floor.text()}, nscl minus ceiling {ceiling.text()},"
-                f" floor minus ceiling {range_.text()}"
+                f" floor minus ceiling {range_.text()}; nscl is farther than the floor in {_farther(values, score)}"
             )
+    return [*words, *_qualities(values)]
+
+
+def quality(values: pd.DataFrame, score: str) -> pd.DataFrame:
+    """The values of a score of single arms after the last epoch, with one row per seed and one column per arm."""
+    return by_seed(last(values), score, "arm")
+
+
+def _qualities(values: pd.DataFrame) -> list[str]:
+    """How much better `nscl` ends than `cl` and the floor: the distances from `cl` do not see in which direction."""
+    words = []
+    for score in QUALITIES:
+        arms = quality(values, score)
+        others = [name for name in ("cl", FLOOR) if {name, "nscl"} <= {*arms}]
+        if others:
+            differences = (f"nscl minus {n} {paired(list(arms['nscl'] - arms[n])).text()}" for n in others)
+            shown = ", ".join(f"{name} {arms[name].mean():.3f}" for name in (*others, "nscl"))
+            words.append(f"{score} at the end: {shown}; {', '.join(differences)}".replace(FLOOR, "floor"))
     return words
 
 
+def _farther(values: pd.DataFrame, score: str) -> str:
+    """In how many epochs and seeds `nscl` is farther from `cl` than the floor is."""
+    arms = table(values, score)
+    sign = 1 if score in SIMILARITIES else -1
+    return f"{int((sign * (arms[FLOOR] - arms['nscl']) > 0).sum())} of {len(arms)} epochs x seeds"
+
+
 def summary(values: pd.DataFrame) -> str:
-    """The sentence of the summary: the scores in which `nscl` ends nearest of three arms, and how often it is so."""
+    """The sentence of the summary: the scores in which `nscl` ends nearest of three arms, how often it is nearest, and
+    which arms end at another distance than the floor.
+    """
     beyond, counts = [], []
     for score in measured(values):
         every = nearer(values, score)
@@ -163,7 +190,21 @@ def summary(values: pd.DataFrame) -> str:
         first = (every > 0).all(axis=1)
         counts.append(f"{score} {int(first.sum())} of {len(first)}")
     last_epoch = f"Of NSCL, SCL and CE, NSCL ends nearest to CL beyond the interval in {joined(beyond)}"
-    return f"{last_epoch}; it is the nearest of the three in, of all measured epochs and seeds: {', '.join(counts)}"
+    whole = f"it is the nearest of the three in, of all measured epochs and seeds: {', '.join(counts)}"
+    return "; ".join([last_epoch, whole, *_off_floor(values)])
+
+
+def _off_floor(values: pd.DataFrame) -> list[str]:
+    """The scores in which NSCL, SCL, CE and the ceiling end with other values than the floor, in words."""
+    ends = {score: end(table(values, score)) for score in measured(values)}
+    if not all({FLOOR, CEILING} <= {*arms} for arms in ends.values()):
+        return []
+    ends |= {score: arms for score in QUALITIES if {FLOOR, CEILING, *ARMS} <= {*(arms := quality(values, score))}}
+    words = []
+    for arm, name in (*((arm, arm.upper()) for arm in ARMS), (CEILING, "the ceiling")):
+        off = [score for score, arms in ends.items() if paired(list(arms[arm] - arms[FLOOR])).direction()]
+        words.append(f"{name} in {joined(off)}")
+    return [f"differing from the floor beyond the interval: {', '.join(words)}"]
 
 
 def joined(names: Sequence[str]) -> str:
@@ -177,7 +218,7 @@ def draw(values: pd.DataFrame, title: str, arms: Sequence[str] = (*ARMS, FLOOR, 
     styles |= {FLOOR: {"color": "0.45", "ls": ":"}, CEILING: {"color": "0.45", "ls": "--"}}
     names = [name for name in NAMES if len(of_cl(values, [name]))]
     rows = -(-len(names) // 2)
-    figure = Figure(figsize=(9, 0.8 + 3 * rows), layout="constrained")
+    figure = Figure(figsize=(9, 1 + 3 * rows), layout="constrained")
     for axes, score in zip(figure.subplots(rows, 2, squeeze=False).flat, names, strict=True):
         of_arms = table(values, score)
         for arm in [each for each in arms if each in of_arms]:
@@ -190,5 +231,7 @@ def draw(values: pd.DataFrame, title: str, arms: Sequence[str] = (*ARMS, FLOOR, 
         axes.set_title(f"{score} with CL" if score in SIMILARITIES else f"{score} to CL")
         over_epochs(axes)
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
-    figure.suptitle(f"{title}; n = {values['seed'].nunique()} seeds, a thin line each")
+    figure.suptitle(
+        f"{title}\nn = {values['seed'].nunique()} seeds, a thin line each; thick line: mean", fontsize="large"
+    )
     return figure

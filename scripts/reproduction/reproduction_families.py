@@ -80,7 +80,8 @@ def draw_bridge(values: pd.DataFrame) -> Figure:
     every = every.assign(labels=every["labels"].where(~is_groups, 10 * every["labels"]))
     every = every.assign(path=every["path"].where(~is_groups, "groups, % of the ten classes"))
     label = "% (labels known, labels noisy, groups)"
-    return against(every, "labels", SCORES, series="path", title="NSCL with fewer labels against CL", label=label)
+    title = "NSCL with fewer labels against CL on digits after the last epoch; layer h, test images"
+    return against(every, "labels", SCORES, series="path", title=title, label=label)
 
 
 def families(values: pd.DataFrame) -> Answer:
@@ -144,12 +145,21 @@ def classifiers(values: pd.DataFrame) -> Answer:
                 beyond[arm].append(name)
     beyond = {arm: [name.replace(", ", " with ") for name in names] for arm, names in beyond.items()}
     told = "; ".join(f"{arm}: {', '.join(names) or 'none'}" for arm, names in beyond.items())
+    short = []
+    for name in (CALIBRATION, "mCE"):
+        table = by_seed(chosen, name, "arm")
+        side = paired(list(table["scl"] - table["ce"]))
+        words.append(f"{name}: scl minus ce, which the paper compares: {side.text()}")
+        short.append(
+            f"{name} {({1: 'above', -1: 'below', 0: 'not distinguishable from'})[side.direction()]} that of ce"
+        )
     tables = {
         "": wide(over_seeds(chosen, ["arm"])),
         "Arm minus the noise floor cl_moved, within a seed": pd.DataFrame(rows),
         "NSCL against SCL and CE over all epochs": distances.nearest(values),
     }
-    return Answer(f"differs from the noise floor beyond the interval: {told}", words, tables)
+    summary = f"scl has a {' and an '.join(short)}; differs from the noise floor beyond the interval: {told}"
+    return Answer(summary, words, tables)
 
 
 def _of_classifiers(values: pd.DataFrame) -> pd.DataFrame:
@@ -163,7 +173,9 @@ def _of_classifiers(values: pd.DataFrame) -> pd.DataFrame:
 def draw_classifiers(values: pd.DataFrame) -> Figure:
     """Calibration, corruption and barriers of every arm."""
     scores = (CALIBRATION, "mCE", GAP, MATCHED, BARRIERS[0], BARRIERS[2])
-    return points(_of_classifiers(values), "arm", scores, title="Classifiers and barriers in the demo")
+    return points(
+        _of_classifiers(values), "arm", scores, title="Classifiers and barriers in the demo; layer h, test images"
+    )
 
 
 CLAIMS: Mapping[str, Claim] = {

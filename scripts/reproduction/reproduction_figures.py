@@ -5,13 +5,15 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 from reproduction_distances import SIMILARITIES
+from reproduction_values import ALIGNED
 
 from coupled.analysis.plots.drawing import plain
 from coupled.analysis.selections.styles import COLOURS, MARKERS
 
-SHARES = (*SIMILARITIES, "nearest centre", "linear probe", "20 neighbours")  # at most 1
+AT_MOST_1 = (*SIMILARITIES, "nearest centre", "linear probe", "20 neighbours", ALIGNED)
 
 
 def against(
@@ -28,15 +30,15 @@ def against(
 
     `series` is a column whose values are drawn in separate colours. `log` are the scales of the two axes.
     """
-    figure = Figure(figsize=(4.4 * len(scores), 3.9), layout="constrained")
+    figure = Figure(figsize=(4.4 * len(scores), 4.1), layout="constrained")
     names = list(dict.fromkeys(values[series])) if series else [""]
     for axes, score in zip(figure.subplots(1, len(scores), squeeze=False)[0], scores, strict=True):
         for place, name in enumerate(names):
             chosen = values[(values["score"] == score) & ((values[series] == name) if series else True)]
-            style: dict[str, Any] = {"color": COLOURS[place]}
+            style: dict[str, Any] = {"color": COLOURS[place], "clip_on": False}
             axes.plot(chosen[factor], chosen["value"], ls="", marker=list(MARKERS)[place], ms=4, alpha=0.6, **style)
             mean = chosen.groupby(factor)["value"].mean()
-            axes.plot(mean.index, mean, lw=2, label=str(name), **style)
+            axes.plot(mean.index, mean, lw=2, **style)
         _bounds(axes, values[values["score"] == score]["value"], score, log[1])
         plain(axes)
         if log[0]:
@@ -47,14 +49,18 @@ def against(
         axes.set_xlabel(label or factor)
         axes.set_title(score, fontsize="medium")
     if series:
-        figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+        drawn = zip(names, COLOURS, MARKERS, strict=False)
+        lines = [
+            Line2D([], [], lw=2, color=color, marker=marker, ms=4, label=str(name)) for name, color, marker in drawn
+        ]
+        figure.legend(handles=lines, loc="outside lower center", ncols=4, frameon=False)
     _title(figure, title, values)
     return figure
 
 
 def points(values: pd.DataFrame, case: str, scores: Sequence[str], *, title: str) -> Figure:
     """One panel for each score: a point for every seed of every case, and a bar at their mean."""
-    columns = min(3, len(scores))
+    columns = 2 if len(scores) == 4 else min(3, len(scores))
     rows = -(-len(scores) // columns)
     figure = Figure(figsize=(4 * columns, 3.4 * rows + 0.4), layout="constrained")
     cells = list(figure.subplots(rows, columns, squeeze=False).flat)
@@ -66,7 +72,7 @@ def points(values: pd.DataFrame, case: str, scores: Sequence[str], *, title: str
         for place, name in enumerate(names):
             each = chosen[chosen[case] == name].sort_values("seed")["value"]
             spots = [place + 0.12 * (i - (len(each) - 1) / 2) for i in range(len(each))]
-            axes.plot(spots, each, ls="", marker="o", ms=4, alpha=0.7, color=COLOURS[0])
+            axes.plot(spots, each, ls="", marker="o", ms=4, alpha=0.7, color=COLOURS[0], clip_on=False)
             axes.hlines(each.mean(), place - 0.3, place + 0.3, lw=2, color=COLOURS[1])
         _bounds(axes, chosen["value"], score, log=False)
         plain(axes)
@@ -82,7 +88,7 @@ def _bounds(axes: Any, drawn: "pd.Series[float]", score: str, log: bool) -> None
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator())
         axes.yaxis.set_minor_formatter(NullFormatter())
-    elif score in SHARES:
+    elif score.startswith(AT_MOST_1):
         axes.set_ylim(min(0.0, drawn.min()), 1.0)
     elif drawn.min() >= 0:
         axes.set_ylim(0.0, None)
@@ -90,7 +96,7 @@ def _bounds(axes: Any, drawn: "pd.Series[float]", score: str, log: bool) -> None
 
 def _title(figure: Figure, title: str, values: pd.DataFrame, bar: bool = False) -> None:
     points = f"a point each; {'bar' if bar else 'line'}: mean"
-    figure.suptitle(f"{title}; n = {values['seed'].nunique()} seeds, {points}", fontsize="medium")
+    figure.suptitle(f"{title}\nn = {values['seed'].nunique()} seeds, {points}", fontsize="medium")
 
 
 def renamed(values: pd.DataFrame, column: str, names: Mapping[str, str]) -> pd.DataFrame:

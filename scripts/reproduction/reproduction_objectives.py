@@ -83,12 +83,19 @@ def directpred(values: pd.DataFrame) -> Answer:
     trained = chosen[chosen["arm"] == "byol"]
     early, late = (trained[trained["score"] == name]["value"].mean() for name in (FIRST_ALIGNED, LAST_ALIGNED))
     said = ", ".join(collapsed) or "none in any seed"
+    least = ends.sort_values("value").iloc[0]
     sentences = [
         f"collapsed arms (spread of z below {COLLAPSED}): {said}",
         f"the alignment of byol's trained linear predictor with F's first {FIRST} directions is {early:.2f} after the"
         f" first epoch and {late:.2f} after the last",
+        f"the smallest spread of z is {least['value']:.3f}: {least['arm']} with weight decay {least[DECAY]:g} in seed"
+        f" {least['seed']:g}",
     ]
-    return Answer(f"collapsed arms: {said}", sentences, {"": wide(over_seeds(chosen, [DECAY, "arm"]))})
+    summary = (
+        f"collapsed arms: {said}, at a limit of {COLLAPSED} for the spread of z; the smallest is {least['value']:.3f}."
+        f" The alignment of byol's trained predictor with F goes from {early:.2f} to {late:.2f}"
+    )
+    return Answer(summary, sentences, {"": wide(over_seeds(chosen, [DECAY, "arm"]))})
 
 
 def _of_predictors(values: pd.DataFrame) -> pd.DataFrame:
@@ -101,10 +108,11 @@ def _of_predictors(values: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw_directpred(values: pd.DataFrame) -> Figure:
-    """Spread of z and quality of every arm and weight decay."""
+    """Spread of z, quality, and alignment of the predictor, of every arm and weight decay."""
     chosen = _of_predictors(values)
     chosen = chosen.assign(case=chosen["arm"] + ", " + chosen[DECAY].map("{:g}".format)).sort_values(["arm", DECAY])
-    return points(chosen, "case", [SPREAD, CENTRE], title="Arms and weight decays")
+    title = "Arm, weight decay; digits, test images"
+    return points(chosen, "case", [SPREAD, CENTRE, FIRST_ALIGNED, LAST_ALIGNED], title=title)
 
 
 def supcon(values: pd.DataFrame) -> Answer:
@@ -114,23 +122,32 @@ def supcon(values: pd.DataFrame) -> Answer:
     better = paired(list(probe["out"] - probe["in"]))
     order = probe[list(POSITIVES)].mean()
     counts = ", ".join(f"{value:.3f} ({name})" for name, value in zip(POSITIVES.values(), order, strict=True))
-    more = paired(list(probe["out_5"] - probe["out_1"]))
+    more, over_ce = (paired(list(probe[one] - probe[other])) for one, other in (("out_5", "out_1"), ("out", "ce")))
     sentences = [
         f"the linear probe of `out` is better than that of `in` in {int((probe['out'] > probe['in']).sum())} of"
         f" {len(probe)} seeds (means {probe['out'].mean():.3f} and {probe['in'].mean():.3f}), difference"
         f" {better.text()}",
         f"linear probe by number of positives: {counts}; 5 minus 1: {more.text()}",
+        f"the linear probe of `out` minus that of ce: {over_ce.text()}",
     ]
     likeness = pairs(values)
     likeness = likeness[likeness["reference"] == "out"].assign(score="CKA with out")
     words = {1: "better than", -1: "worse than", 0: "not distinguishable from"}
-    summary = f"`out` is {words[better.direction()]} `in` in the linear probe"
+    summary = (
+        f"in the linear probe `out` is {words[better.direction()]} `in` and {words[over_ce.direction()]} ce, and 5"
+        f" positives are {words[more.direction()]} 1"
+    )
     return Answer(summary, sentences, {"": wide(over_seeds(pd.concat([chosen, likeness]), ["arm"]))})
 
 
 def draw_supcon(values: pd.DataFrame) -> Figure:
     """Quality of every form."""
-    return points(qualities(values), "arm", [CENTRE, PROBE, "20 neighbours"], title="Forms of SupCon, and CE")
+    return points(
+        qualities(values),
+        "arm",
+        [CENTRE, PROBE, "20 neighbours"],
+        title="Forms of SupCon, and CE, on digits; layer h, test images",
+    )
 
 
 CLAIMS: Mapping[str, Claim] = {

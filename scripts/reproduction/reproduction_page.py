@@ -57,8 +57,8 @@ def _body(name: str, results: Path) -> str:
         return WHOLE[name](results)
     raise ValueError(
         f"docs/reproduction.md: nothing fills the block '{name}'; allowed are claim 1 to {len(CLAIMS)},"
-        f" {', '.join(WHOLE)}, and one of {', '.join(reproduction_cifar10.SWEEPS)} with figure, sentences (cifar10"
-        f" only), trend (not cifar10), {', '.join(reproduction_cifar10.TABLES)}"
+        f" {', '.join(WHOLE)}, and one of {', '.join(reproduction_cifar10.SWEEPS)} with figure, verdict, sentences"
+        f" and growth (cifar10 only), trend (not cifar10), {', '.join(reproduction_cifar10.TABLES)}"
     )
 
 
@@ -94,16 +94,21 @@ def _image(number: str, folder: Path) -> list[str]:
 
 def summary(results: Path) -> str:
     """The table of all verdicts."""
-    images = values_of(reproduction_cifar10.SWEEP, results)
-    verdict = "not measured" if images is None else reproduction_distances.summary(images)
-    rows = [{"claim": "[Real images: CIFAR-10](#real-images-cifar-10)", "verdict at this scale": verdict}]
+    rows = []
+    for sweep, heading in reproduction_cifar10.HEADINGS.items():
+        factor = reproduction_cifar10.FACTORS.get(sweep, ("", "", ""))[2]
+        verdict = reproduction_cifar10.verdict(sweep, values_of(sweep, results))
+        rows.append({"claim": _link(heading) + (f": {factor}" if factor else ""), "verdict at this scale": verdict})
     for number, claim in CLAIMS.items():
         values = values_of(claim.sweep, results)
         verdict = "not measured" if values is None else claim.answer(values).summary
-        heading = f"{number}. {claim.title}"
-        anchor = re.sub(r"[^a-z0-9 _-]", "", heading.lower()).replace(" ", "-")
-        rows.append({"claim": f"[{heading}](#{anchor})", "verdict at this scale": verdict})
+        rows.append({"claim": _link(f"{number}. {claim.title}"), "verdict at this scale": verdict})
     return markdown(pd.DataFrame(rows))
+
+
+def _link(heading: str) -> str:
+    anchor = re.sub(r"[^a-z0-9 _-]", "", heading.lower()).replace(" ", "-")
+    return f"[{heading}](#{anchor})"
 
 
 def costs(results: Path) -> str:
@@ -152,6 +157,12 @@ def demo(table: Callable[[pd.DataFrame], pd.DataFrame], results: Path) -> str:
     return "not measured" if values is None else markdown(table(values))
 
 
+def demo_verdict(results: Path) -> str:
+    """The verdict of the demo."""
+    values = values_of(DEMO, results)
+    return "not measured" if values is None else f"**Verdict:** {reproduction_distances.summary(values)}."
+
+
 WHOLE: Mapping[str, Callable[[Path], str]] = {
     "summary": summary,
     "costs": costs,
@@ -161,4 +172,5 @@ WHOLE: Mapping[str, Callable[[Path], str]] = {
     "demo seeds": partial(demo, reproduction_distances.each_seed),
     "demo nearest": partial(demo, reproduction_distances.nearest),
     "demo paired": partial(demo, reproduction_distances.differences),
+    "demo verdict": demo_verdict,
 }

@@ -127,7 +127,7 @@ def draw_loss_gap(values: pd.DataFrame) -> Figure:
     """Loss gap and its bound against the number of classes, both axes logarithmic."""
     chosen = last(values[(values["arm"] == "cl") & values["score"].isin([DIFFERENCE, SET])])
     chosen = chosen.assign(quantity=chosen["score"], score="loss in nats", others=chosen[CLASSES] - 1)
-    title, label = "DCL - NSCL of CL at temperature 1", "number of classes - 1"
+    title, label = "DCL - NSCL of CL on fractals, temperature 1, train images", "number of classes - 1"
     names = ["loss in nats"]
     return against(chosen, "others", names, series="quantity", title=title, log=(True, True), label=label)
 
@@ -137,7 +137,7 @@ def draw_few_shot(values: pd.DataFrame) -> Figure:
     chosen = last(values[values["score"].isin([*BOUNDS, ERROR]) & (values["task"] == "two_way")])
     chosen = chosen[chosen["arm"].isin(["cl", "nscl"])].astype({"shots": int})
     chosen = chosen.assign(quantity=chosen["score"], score=chosen["arm"].str.upper() + ", two classes")
-    title, label = "Few-shot error and bounds", "images a class"
+    title, label = "Few-shot error and bounds on digits; layer h, test images", "images a class"
     scores = list(dict.fromkeys(chosen["score"]))
     figure = against(chosen, "shots", scores, series="quantity", title=title, log=(True, True), label=label)
     for axes in figure.axes:

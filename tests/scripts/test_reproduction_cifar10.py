@@ -1,9 +1,7 @@
 """Distances over the whole of training, and the section on real images: against values computed by hand."""
 
-import sys
 from pathlib import Path
 
-import cifar10_subset
 import numpy as np
 import pandas as pd
 import pytest
@@ -49,6 +47,47 @@ def test_sentences_state_the_whole_of_training_and_its_end() -> None:
         "Of NSCL, SCL and CE, NSCL ends nearest to CL beyond the interval in RSA, weight gap and global weight gap; it"
         " is the nearest of the three in, of all measured epochs and seeds: CKA 3 of 4"
     )
+
+
+def test_a_verdict_says_which_arms_can_be_told_from_the_floor() -> None:
+    """An arm that ends as far away as a moved weight shows nothing of its objective. Equal distances are no effect."""
+    verdict = distances.summary(told(nscl=1.2))
+    assert verdict.endswith(
+        "differing from the floor beyond the interval: NSCL in RSA, weight gap and global weight gap, SCL in CKA, RSA,"
+        " weight gap and global weight gap, CE in CKA, RSA, weight gap and global weight gap, the ceiling in CKA, RSA,"
+        " weight gap and global weight gap"
+    )
+    equal = told().query("arm != 'nscl'")
+    equal = pd.concat([equal, equal[equal["arm"] == "cl_moved"].assign(arm="nscl")])
+    assert "interval: NSCL in no score, SCL in CKA" in distances.summary(equal)
+    assert "floor" not in distances.summary(told().query("arm != 'cl_moved'"))
+
+
+def test_sentences_count_where_nscl_is_farther_than_the_floor() -> None:
+    """Over the whole of training: the end alone has three values."""
+    ends = [sentence for sentence in distances.sentences(told(nscl=0.95)) if " at the end: " in sentence]
+    assert [end.rpartition("; ")[2] for end in ends] == [
+        "nscl is farther than the floor in 3 of 4 epochs x seeds",
+        *["nscl is farther than the floor in 4 of 4 epochs x seeds"] * 3,
+    ]
+
+
+def test_accuracies_are_compared_with_cl_and_the_floor() -> None:
+    """Two arms may be equally far from CL and differ from it in other ways."""
+    better = {"cl": (0.5, 0.52), "cl_moved": (0.5, 0.51), "nscl": (0.6, 0.61), "scl": (0.5, 0.7), "ce": (0.5, 0.7)}
+    rows = [
+        (seed, epoch, None, arm, "nearest centre", both[seed] if epoch == 2 else 0.1)
+        for arm, both in {**better, "cl_other": (0.5, 0.7)}.items()
+        for seed in (0, 1)
+        for epoch in (1, 2)
+    ]
+    values = pd.concat([told(), pd.DataFrame(rows, columns=told().columns)])
+    assert distances.sentences(values)[-1] == (
+        "nearest centre at the end: cl 0.510, floor 0.505, nscl 0.605; nscl minus cl +0.095 (0.031 to 0.159), nscl"
+        " minus floor +0.100 (0.100 to 0.100)"
+    )
+    assert "NSCL in CKA, RSA, weight gap, global weight gap and nearest centre, SCL in" in distances.summary(values)
+    assert len(distances.sentences(values[values["arm"] != "cl_moved"])) == len(distances.NAMES) + 1
 
 
 def test_differences_are_taken_within_a_seed() -> None:
@@ -113,6 +152,7 @@ def test_a_block_without_values_says_that_it_was_not_measured(tmp_path: Path) ->
     assert "| CKA | 4 of 4 | 2 of 2 | none |" in page.filled(text, tmp_path)
     assert "Nothing" not in page.images(tmp_path)
     assert "| Of NSCL, SCL and CE, NSCL ends nearest to CL" in page.summary(tmp_path).splitlines()[2]
+    assert "**Verdict:** Of NSCL, SCL and CE" in page.filled("<!-- cifar10 verdict -->\n<!-- end -->", tmp_path)
     assert "(reproduction/cifar10.png)" in page.filled("<!-- cifar10 figure -->\n<!-- end -->", tmp_path)
 
 
@@ -122,6 +162,8 @@ def test_a_sweep_over_a_factor_has_its_trend_and_a_row_for_each_value(sweep: str
     cases = ("resnet18", "resnet50") if factor == "encoder.name" else (2, 10)
     both = pd.concat([told().assign(**{factor: cases[0]}), told(nscl=0.9).assign(**{factor: cases[1]})])
     both.to_csv(tmp_path / f"{sweep}.csv", index=False)
+    verdict = f"| {word}: arm nscl: CKA does not change beyond the interval"
+    assert sum(verdict in line for line in page.summary(tmp_path).splitlines()) == 1
     trend = page.filled(f"<!-- {sweep} trend -->\n<!-- end -->", tmp_path)
     assert f"CKA does not change beyond the interval {word}: 0.800 to 0.850, +0.050" in trend
     table = page.filled(f"<!-- {sweep} nearest -->\n<!-- end -->", tmp_path)
@@ -139,36 +181,6 @@ def test_a_sweep_over_a_factor_has_its_trend_and_a_row_for_each_value(sweep: str
         assert (list(floor_seeds), list(floor)) == ([0.9] * 4, pytest.approx([0.9, 0.9]))
     assert sorted(seeds) == [0.8, 0.8, 0.8, 0.9]
     assert means == pytest.approx([0.8, 0.85])
-
-
-def test_the_subset_has_as_many_images_for_any_number_of_classes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A class with too few images is refused, with its name, before anything is copied."""
-    monkeypatch.setattr(cifar10_subset, "TRAIN", 20)
-    monkeypatch.setattr(cifar10_subset, "TEST", 3)
-    for place in range(10):
-        for split, count in (("train", 11), ("test", 3)):
-            folder = tmp_path / "all" / split / f"class{place}"
-            folder.mkdir(parents=True)
-            for number in range(count):
-                (folder / f"{number:04d}.jpg").touch()
-
-    def run(name: str, *options: str) -> int:
-        output = tmp_path / name
-        monkeypatch.setattr(sys, "argv", ["subset", str(tmp_path / "all"), "--output", str(output), *options])
-        return cifar10_subset.main()
-
-    assert [run("ten"), run("two", "--classes", "2")] == [0, 0]
-    assert capsys.readouterr().out.splitlines() == [f"{tmp_path}/ten: 50 images", f"{tmp_path}/two: 26 images"]
-    assert len([*(tmp_path / "ten/train").rglob("*.jpg")]) == len([*(tmp_path / "two/train").rglob("*.jpg")]) == 20
-    assert sorted(path.name for path in (tmp_path / "two/test").iterdir()) == ["class0", "class1"]
-    assert not (tmp_path / "two/train/class0/0010.jpg").exists()
-    (tmp_path / "all/test/class9/0000.jpg").unlink()
-    assert run("other") == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "test/class9 has 2 images; 3 are needed" in line
-    assert not (tmp_path / "other").exists()
 
 
 def test_a_sweep_takes_the_point_that_another_one_has_trained() -> None:

@@ -190,10 +190,11 @@ def test_collapsed_arms_are_counted_by_seed_and_weight_decay() -> None:
     sentences = objectives.directpred(values_of(*given)).sentences
     assert sentences[0] == "collapsed arms (spread of z below 0.05): byol_own with weight decay 0 in 2 of 3 seeds"
     assert "is 0.30 after the first epoch and 0.90 after the last" in sentences[1]
+    assert sentences[2] == "the smallest spread of z is 0.010: byol_own with weight decay 0 in seed 1"
 
 
 def test_the_better_form_of_supcon_is_a_difference_within_a_seed() -> None:
-    probe = {"out": 0.8, "in": lambda seed: 0.7 + 0.07 * seed, "out_1": 0.5, "out_3": 0.6, "out_5": 0.7}
+    probe = {"out": 0.8, "in": lambda seed: 0.7 + 0.07 * seed, "out_1": 0.5, "out_3": 0.6, "out_5": 0.7, "ce": 0.9}
     given = [score("linear probe", value, arm=arm, reference=None) for arm, value in probe.items()]
     given.append(score("CKA", 0.5, reference="out", arm="in"))
     answer = objectives.supcon(values_of(*given))
@@ -201,7 +202,11 @@ def test_the_better_form_of_supcon_is_a_difference_within_a_seed() -> None:
     assert (
         "by number of positives: 0.500 (1), 0.600 (3), 0.700 (5), 0.800 (all); 5 minus 1: +0.200" in answer.sentences[1]
     )
-    assert answer.summary.startswith("`out` is not distinguishable from `in`")
+    assert answer.sentences[2] == "the linear probe of `out` minus that of ce: -0.100 (-0.100 to -0.100)"
+    assert answer.summary == (
+        "in the linear probe `out` is not distinguishable from `in` and worse than ce, and 5 positives are better than"
+        " 1"
+    )
 
 
 def test_classifiers_are_compared_with_the_noise_floor() -> None:
@@ -211,6 +216,8 @@ def test_classifiers_are_compared_with_the_noise_floor() -> None:
             given.append(score(name, lambda seed, v=value: v + seed / 10, arm=arm, epoch=20))
     answer = families.classifiers(values_of(*given))
     assert "mCE: the smallest is that of scl in 3 of 3 seeds" in answer.sentences
+    assert "mCE: scl minus ce, which the paper compares: -0.200 (-0.200 to -0.200)" in answer.sentences
+    assert "and an mCE below that of ce; differs" in answer.summary
     assert "interval: nscl: none; scl: calibration error" in answer.summary
     assert "weight gap, weight gap with channels matched, lost accuracy between" in answer.summary  # one comma a name
     assert len(answer.tables[""]) == 4

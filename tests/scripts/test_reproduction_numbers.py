@@ -33,7 +33,7 @@ ARMS = {  # of sweeps with other arms
     "directpred": ("byol", "byol_own"),
     "duality": ("nscl", *WITHOUT_LABELS),
     "families": (*FOUR, *FAMILIES),
-    "supcon": ("out", "in", "out_1", "out_3", "out_5"),
+    "supcon": ("out", "in", "out_1", "out_3", "out_5", "ce"),
 }
 OF_ARMS = {"quality", "collapse", "loss_gap", "loss_correlation", "bounds"}
 SEEDS = (0, 1, 2)
@@ -98,9 +98,8 @@ def test_the_tables_of_every_sweep_are_compared_as_soon_as_it_is_measured(sweep:
     write_values(tmp_path / f"{sweep}.csv")
     names = [f"claim {number}" for number, of in SWEEPS.items() if of == sweep]
     names += [f"{sweep} {table}" for table in ("last", "nearest", "paired", "between") if sweep in cifar10.SWEEPS]
-    names += ["cifar10 losses", "cifar10 bounds"] * (sweep == cifar10.SWEEP) + ["demo last", "demo seeds"] * (
-        sweep == page.DEMO
-    )
+    names += [f"cifar10 {table}" for table in ("losses", "bounds", "shots", "growth") if sweep == cifar10.SWEEP]
+    names += ["demo last", "demo seeds"] * (sweep == page.DEMO)
     names += [f"{sweep} trend"] * (sweep in cifar10.FACTORS)
     text = page.filled("".join(f"<!-- {name} -->\n<!-- end -->\n" for name in names), tmp_path)
     found, counts = wrong(text, tmp_path, SWEEPS)
