@@ -31,13 +31,13 @@ CHECKS = $(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-impo
 check: .venv/installed
 	$(CHECKS)
 
-# The checks need one core and run beside the tests; what they say is printed at the end. Four processes, also on two
+# The checks need one core and run beside the tests; what they say is printed at the end. Three processes, also on two
 # cores: some of them wait, for ranks, timeouts and the browser. Bytecode is written, also where the user's environment
 # forbids it: the tests start many programs.
 test: .venv/installed
 	said=$$(mktemp); { $(CHECKS); } >$$said 2>&1 & checks=$$!; \
 	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest \
-	  --numprocesses 4 --dist loadfile --no-loadscope-reorder; status=$$?; \
+	  --numprocesses 3 --dist loadfile --no-loadscope-reorder; status=$$?; \
 	wait $$checks || status=1; cat $$said; rm $$said; exit $$status
 
 docs: .venv/installed

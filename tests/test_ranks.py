@@ -95,19 +95,11 @@ def test_one_two_and_four_ranks_run_the_same_experiment(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("world_size", "places", "arms"),
-    [
-        (2, 2, {"cl": "dcl", "nscl": OWN_SECTIONS, "ce": "cross_entropy"}),
-        (3, 3, {"cl": "dcl", "nscl": "nscl", "scl": "supcon", "ce": "cross_entropy"}),
-    ],
-)
-def test_arms_on_separate_ranks_have_the_bytes_of_one_rank(
-    world_size: int, places: int, arms: dict[str, Any], tmp_path: Path
-) -> None:
-    """Weights, manifest and log do not depend on the rank that trains an arm."""
+def test_arms_on_separate_ranks_have_the_bytes_of_one_rank(tmp_path: Path) -> None:
+    """Weights, manifest and log do not depend on the rank that trains an arm; one of three ranks has two arms."""
+    arms = {"cl": "dcl", "nscl": OWN_SECTIONS, "scl": "supcon", "ce": "cross_entropy"}
     one = train(1, tmp_path / "one", **FEW, arms=arms)
-    several = train(world_size, tmp_path / "several", **FEW, arms=arms, parallel={"arm_groups": places})
+    several = train(3, tmp_path / "several", **FEW, arms=arms, parallel={"arm_groups": 3})
     assert_same_run(one, several)
 
 

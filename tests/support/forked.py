@@ -25,7 +25,7 @@ from typing import Any
 from support import forked_python
 
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["torch", "hypothesis", "pytest", "coupled.coordinator", "coupled.datasets.digits"])
+_context.set_forkserver_preload(["support.preloaded"])
 
 _environment = threading.RLock()  # starting a process changes PYTHONPATH for a moment
 _servers: list[tuple[ForkServerProcess, Any]] = []

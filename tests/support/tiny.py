@@ -1,4 +1,4 @@
-"""A run small enough for tests: digits at 8 px, a ResNet-18 with a few channels, 5 steps per epoch."""
+"""A run small enough for tests: digits at 8 px, a ResNet of four blocks with a few channels, 5 steps per epoch."""
 
 import os
 import subprocess
@@ -25,7 +25,7 @@ TINY: dict[str, Any] = {
     "dataset": {"name": "digits", "image_size": 8},
     "batch": {"size": 256},
     "augmentation": {"crop_scale": [0.5, 1.0], "hflip_prob": 0.0},
-    "encoder": {"name": "resnet18", "width_multiplier": 0.0625},
+    "encoder": {"name": "resnet18", "width_multiplier": 0.0625, "timm_options": {"layers": [1, 1, 1, 1]}},
     "projector": {"hidden_dim": 32, "output_dim": 16},
     "optimizer": {"name": "sgd", "base_lr": 0.06, "warmup_epochs": 0},
     "arms": {"cl": "dcl", "nscl": "nscl", "scl": "supcon", "ce": "cross_entropy"},
@@ -42,7 +42,7 @@ epochs: 1
 device: cpu
 dataset: {name: digits, image_size: 8}
 augmentation: {crop_scale: [0.5, 1.0], hflip_prob: 0.0}
-encoder: {name: resnet18, width_multiplier: 0.0625}
+encoder: {name: resnet18, width_multiplier: 0.0625, timm_options: {layers: [1, 1, 1, 1]}}
 projector: {hidden_dim: 32, output_dim: 16}
 optimizer: {name: sgd, base_lr: 6e-2, warmup_epochs: 0}
 """

@@ -1,0 +1,25 @@
+"""Imported by the server from which the tests' processes are forked: what most of them would import and prepare again.
+
+The garbage collector passes over all of this. Its passes in every process took as long as a tiny training, because
+they read, and so copy, the memory that the process shares with the server.
+"""
+
+import gc
+
+import hypothesis
+import pytest
+import torch
+
+import coupled.coordinator
+import coupled.datasets.digits
+from coupled.models.probe import outline
+from support import tiny
+
+__all__ = ["coupled", "hypothesis", "pytest", "torch"]
+
+outline(
+    "float32", False, **tiny.tiny_settings().network_options()
+)  # no backward pass: autograd would not work after a fork
+gc.collect()
+gc.freeze()
+gc.set_threshold(20_000, 10, 10)
