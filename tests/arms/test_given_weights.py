@@ -142,7 +142,7 @@ def test_two_ranks_train_with_frozen_stages(tmp_path: Path) -> None:
 
 def test_settings_without_weights_keep_their_digest() -> None:
     """Unused keys are neither in the digest nor in run.json."""
-    assert tiny.tiny_settings().resolved()["encoder"].keys() == {
+    assert tiny.tiny_settings(encoder={"name": "resnet18"}).resolved()["encoder"].keys() == {
         "name",
         "width_multiplier",
         "stem",
@@ -224,6 +224,7 @@ def test_weights_that_cannot_be_used_are_refused_in_one_line(
     config.write_text(tiny.TINY_YAML + "arms: {cl: dcl}\n")
     weights = "timm:a1_in1k" if how == "tagged" else damaged(tmp_path, how)
     words = [str(config), "--run-dir", str(tmp_path / "run"), f"encoder.weights={weights}"]
+    words += ["encoder.timm_options={}"]  # the weights are of a ResNet-18
     words += ["encoder.name=resnet18.a1_in1k"] if how == "tagged" else []
     assert main(words) == 2
     said = capsys.readouterr().err

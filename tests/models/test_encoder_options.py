@@ -35,7 +35,7 @@ def test_a_vit_has_the_heads_of_its_options() -> None:
 
 def test_options_are_in_run_json_only_if_there_are_any() -> None:
     """Runs without options keep the digest that they had before the key existed."""
-    plain = tiny.tiny_settings()
+    plain = tiny.tiny_settings(encoder={"name": "resnet18"})
     assert "timm_options" not in plain.resolved()["encoder"]
     encoder = {"name": "resnet18", "timm_options": {}}
     assert tiny.tiny_settings(encoder=encoder).sha256() == tiny.tiny_settings(encoder={"name": "resnet18"}).sha256()

@@ -17,9 +17,8 @@ from support import tiny
 
 __all__ = ["coupled", "hypothesis", "pytest", "torch"]
 
-outline(
-    "float32", False, **tiny.tiny_settings().network_options()
-)  # no backward pass: autograd would not work after a fork
+# a forward pass only: autograd does not work in a fork of a process that has used it
+outline("float32", False, **tiny.tiny_settings().network_options())
 gc.collect()
 gc.freeze()
 gc.set_threshold(20_000, 10, 10)
