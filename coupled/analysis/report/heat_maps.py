@@ -19,7 +19,7 @@ from coupled.analysis.selections.words import words
 from coupled.analysis.tables import largest_sample
 
 SPLITS = ("test", "train")
-SCALE: dict[str, Any] = {"colorscale": "Viridis", "colorbar": {"thickness": 10, "len": 0.5, "y": 0.25}}
+SCALE: dict[str, Any] = {"colorscale": "Viridis", "colorbar": {"thickness": 10, "len": 1, "y": 0.5}}
 ROW, LEAST, FRAME = 14, 340, 120  # pixels: of a layer, of the smallest map, of titles and legend
 LETTERS = 20  # of a line of a title
 OVER_EPOCHS = (
@@ -99,6 +99,7 @@ def over_epochs(run: ReportRun, looks: Looks, maps: Maps, reference: str) -> Fig
     for axis in axes.values():
         axis["tickformat"] = "d"
     axes[f"xaxis{last}"] = {"domain": [len(arms) * width + 0.03, 1], "title": {"text": _wrapped(maps.title)}}
+    axes[f"xaxis{last}"]["range"] = numbers(maps.ends)  # the same for every epoch of the slider
     low, high = numbers([maps.low, maps.high])
     text = _wrapped(maps.title, select.CUT if maps.cut else "")
     colours = {**SCALE, "cmin": low, "cmax": high, "colorbar": {**SCALE["colorbar"], "title": {"text": text}}}
