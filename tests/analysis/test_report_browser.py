@@ -14,7 +14,8 @@ import pytest
 from support.browser import new_page, wait_until
 from support.report_parts import copied, report_runs
 
-from coupled.analysis.report.page_tables import about, last_values, without_empty_columns
+from coupled.analysis.report.last_values import last_values
+from coupled.analysis.report.page_tables import about, without_empty_columns
 from coupled.analysis.report.program import main
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]

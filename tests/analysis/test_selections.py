@@ -89,7 +89,7 @@ def test_figure_and_report_draw_the_same_numbers(measured_run: Path, kind: str) 
         rings = [each.get_offsets() for each in figure.axes[place].collections if each.get_label() == "epoch 3"]
         of_page = [each for each in plotly_figure(panel)["data"] if each.get("meta", {}).get("ring")]
         assert len(of_page) == (3 * len(rings))  # each is hidden with its arm
-        drawn = sorted(zip(*(sum((each[axis] for each in of_page), []) for axis in "xy"), strict=True))
+        drawn = sorted(point for each in of_page for point in zip(each["x"], each["y"], strict=True))
         np.testing.assert_allclose(drawn, sorted(map(tuple, np.concatenate(rings))) if rings else [], rtol=1e-6)
 
 

@@ -35,13 +35,8 @@ def spectra(tables: FigureTables) -> Figure:
     for axes, panel in zip(cells, panels, strict=True):
         axes.set_visible(bool(panel.series))
         axes.set_title(panel.short, fontsize="small")
-    figure.colorbar(
-        colours,
-        ax=cells,
-        label=f"component, 1 is the largest; {n_of(panels)}",
-        pad=0.3 / figure.get_size_inches()[1],
-        **BAR,
-    )
+    gap = 0.3 / figure.get_size_inches()[1]
+    figure.colorbar(colours, ax=cells, label=f"component, 1 is the largest; {n_of(panels)}", pad=gap, **BAR)
     return figure
 
 

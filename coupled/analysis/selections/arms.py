@@ -169,7 +169,7 @@ def eigenspaces(sources: Sources, looks: Looks) -> list[Panel]:
 def _mean_alignment(layer: str, split: str, source: Source) -> pd.DataFrame:
     """The mean over directions of the eigenspace alignment of a layer in one run, by arm and epoch."""
     found = [rows for *of, rows in _rows(source, "eigenspace_alignment") if of == [layer, split]]
-    return pd.concat(found).groupby(["arm", "epoch"], sort=False, as_index=False)["value"].mean()
+    return pd.concat(found).groupby(["arm", "epoch"], sort=False)["value"].mean().reset_index()
 
 
 def duality(sources: Sources, looks: Looks) -> list[Panel]:
