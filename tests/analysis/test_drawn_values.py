@@ -8,14 +8,14 @@ import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from support.report_parts import report_runs
+from support.report_parts import changed, report_runs
 
 from coupled.analysis.plots.drawing import grid
 from coupled.analysis.plots.pair_figures import alignment_matrix
 from coupled.analysis.plots.panel_figures import draw_panels
 from coupled.analysis.report.charts import figure as plotly_figure
 from coupled.analysis.report.heat_maps import alignment_by_layer
-from coupled.analysis.report.page_tables import fits
+from coupled.analysis.report.page_tables import fits, settings
 from coupled.analysis.report.tables import ReportRun
 from coupled.analysis.report.terms import unbroken, with_options
 from coupled.analysis.selections.arms import collapse, eigenspaces, few_shot
@@ -169,3 +169,12 @@ def test_a_long_table_of_fits_is_folded(run: ReportRun) -> None:
     """405 rows of three seeds and all pairs stood above the losses."""
     assert not fits([run]).folded
     assert fits([run, replace(run, name="b"), replace(run, name="c")]).folded
+
+
+def test_numbers_of_many_digits_are_short_in_the_settings_and_copied_in_full(run: ReportRun) -> None:
+    """`1.3333333333333333` made the table wider than a telephone."""
+    of_run = {**run.run.description["settings"], "ratio": [0.75, 4 / 3], "rate": 1e-05, "digest": "1.2a3456789012"}
+    other = changed(run, description={**run.run.description, "settings": of_run})
+    cells = {row[0].value: row[1] for row in settings([other]).rows}
+    assert cells["ratio"][:2] == ("0.75, 1.3333333333333333", "0.75, 1.33333")
+    assert (cells["rate"].text, cells["digest"].text) == ("1e-05", "1.2a3456789012")

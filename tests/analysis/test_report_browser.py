@@ -220,7 +220,10 @@ def test_maps_that_do_not_fit_are_in_rows_with_their_own_axes(page: Any) -> None
     assert all(lower[1] < upper[0] for upper, lower in pairwise(bands))
     assert [narrow["layout"][f"xaxis{place}"]["domain"] for place in ("", 2, 3, 4)] == [[0, 1]] * 4
     axis = "decades({{type: '{}'}}, 'yaxis', [{{y: [1, {}]}}])"
-    assert page.evaluate(axis.format("log", 100)) == {"dtick": 1}
+    assert page.evaluate(axis.format("log", 100)) == {
+        "dtick": 1,
+        "tickfont": {"size": 9.6},
+    }  # drawn 1.25 times as large
     assert page.evaluate(axis.format("log", 5)) == page.evaluate(axis.format("linear", 100)) == {}
 
 
@@ -240,6 +243,10 @@ def test_a_narrow_page_has_one_column_and_every_control_in_its_card(browser: Any
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
         plot = "document.querySelector('#chart-layers .plot')"
         assert page.evaluate(f"{plot}.layout.shapes.map(s => s.yref)") == ["y domain", "y2 domain", "y3 domain"]
+        titles = (
+            f"['xtitle', 'x2title', 'x4title'].map(name => {plot}.querySelector('.' + name).getAttribute('transform'))"
+        )
+        assert page.evaluate(titles) == [None] * 3, "plotly moved the titles over the tick labels"
 
 
 def test_figures_are_redrawn_when_the_window_is_resized_those_in_view_first(page: Any) -> None:

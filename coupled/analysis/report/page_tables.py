@@ -1,5 +1,6 @@
 """The tables of a report: run and settings, fits, and missing tables with their commands."""
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from coupled.analysis.selections.differences import rank
 from coupled.monitoring.terminal import counted
 
 DIFFERS = "≠"
+MANY_DIGITS = re.compile(r"(?<![\w.])\d+\.\d{7,}(?:e-?\d+)?(?![\w.])")
 LONG = 24  # rows of a table of fits or correlations, above which it is folded
 NO_NUMBER = {  # of a fit: words for an infinite value
     "level": "none: a straight line",
@@ -84,8 +86,13 @@ def _side_by_side(runs: Sequence[ReportRun], facts: Sequence[Mapping[str, str]])
     for key in dict.fromkeys(key for each in facts for key in each):
         values = [each.get(key, "") for each in facts]
         mark = [DIFFERS if len({*values}) > 1 else ""] if several else []
-        rows.append([cell(each) for each in (key, *values, *mark)])
+        rows.append([_shortened(cell(each)) for each in (key, *values, *mark)])
     return ["key", *(run.name for run in runs), *(["differs"] if several else [])], rows
+
+
+def _shortened(found: Cell) -> Cell:
+    """The cell with six digits of numbers that have many; the value that is copied does not change."""
+    return found._replace(text=MANY_DIGITS.sub(lambda match: f"{float(match[0]):.6g}", found.text))
 
 
 def description_facts(run: ReportRun) -> dict[str, Any]:

@@ -29,8 +29,8 @@ DUALITY = {  # metric, variant of collapse.csv -> title
     ("l_nc", "unnormalised"): "$L_{{nc}}$ of {}",
     ("l_c", "unit_norm"): "$L_c$ of {} at unit norm",
     ("l_nc", "unit_norm"): "$L_{{nc}}$ of {} at unit norm",
-    ("sample_norms", "unnormalised"): r"$\sum_i$ |row i of {}|$^4$ over images",
-    ("dimension_norms", "unnormalised"): r"$\sum_j$ |column j of {}|$^4$ over dimensions",
+    ("sample_norms", "unnormalised"): r"$\sum_i$ |row i of {}|$^4$",
+    ("dimension_norms", "unnormalised"): r"$\sum_j$ |column j of {}|$^4$",
     ("norm", "unnormalised"): "mean norm of {}",
 }
 BOUNDS = {"proposition_1": "--", "documented_form": ":"}  # of few-shot errors -> dash

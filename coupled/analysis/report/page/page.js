@@ -1,6 +1,7 @@
 // REPORT = {charts: {key: {variant: {data, layout, slider?}}}, arms: {arm: colour}}; the page contains plotly.
 const NARROW = 720; // pixels of a chart, below which two panels are stacked: also at 768 pixels and in print
 const MAP = 190, FRAME = 120; // pixels: least width of a heat map, and titles and legend around it (FRAME of heat_maps.py)
+const BELOW = 0.9999; // of a colour bar above maps: at 1 plotly moves the titles of all axes up, over the tick labels
 const PAPER = { width: 680, height: 900, map: 105 }; // pixels of a printed chart, within A4 and letter; its least map
 const root = document.documentElement;
 const off = new Set(); // arms that are switched off
@@ -21,7 +22,7 @@ function themed(layout, data, width) {
   const stacked = layout.grid && width < NARROW; // panels one below the other
   if (stacked) layout.grid = { rows: 2, columns: 1, pattern: "independent", ygap: 0.3 };
   const result = {
-    height: (stacked ? 640 : 360) + 20 * legendRows(data, width), margin: { l: 60, r: 16, t: 34, b: 46 }, hovermode: "closest",
+    height: (stacked ? 640 : printing ? 300 : 360) + 20 * legendRows(data, width), margin: { l: 60, r: 16, t: 34, b: 46 }, hovermode: "closest",
     legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", maxheight: 0.7 }, ...layout,
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     font: { color: colour("--ink"), family: getComputedStyle(document.body).fontFamily, size: 12 },
@@ -51,7 +52,7 @@ function inRows(layout, data, width, least = MAP, tallest = Infinity) { // maps 
     result[name] = { ...layout[name], domain: [column / columns, (column + 1) / columns - (columns > 1 ? 0.02 : 0)], anchor: "y" + suffix };
     result["yaxis" + suffix] = { ...layout.yaxis, anchor: "x" + suffix, domain: [Math.max(0, top - height / all), top], showticklabels: column === 0, ...(column && { title: {} }) };
   });
-  if (layout.coloraxis) result.coloraxis = { ...layout.coloraxis, colorbar: { ...layout.coloraxis.colorbar, orientation: "h", x: 0.5, xanchor: "center", y: 1, yanchor: "bottom", len: 1 } };
+  if (layout.coloraxis) result.coloraxis = { ...layout.coloraxis, colorbar: { ...layout.coloraxis.colorbar, orientation: "h", x: 0.5, xanchor: "center", y: BELOW, yanchor: "bottom", len: 1 } };
   return { layout: result, data: data.map((trace) => ({ ...trace, yaxis: "y" + (trace.xaxis || "x").slice(1) })) };
 }
 

@@ -17,7 +17,7 @@ function sentence(layout, data) { // the last value of every line, the range of 
     let where, said;
     if (trace.type === "heatmap") {
       const values = trace.z.flat().filter((value) => value !== null);
-      where = `Heat maps of ${layout.coloraxis?.colorbar?.title?.text || "the values"}, least to largest`;
+      where = `Heat maps of ${(layout.coloraxis?.colorbar?.title?.text || "the values").replaceAll("<br>", " ")}, least to largest`;
       said = values.length ? `${trace.name} ${rounded(Math.min(...values))} to ${rounded(Math.max(...values))}` : `${trace.name} no values`;
     } else {
       const last = lastPoint(trace);
