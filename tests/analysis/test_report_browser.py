@@ -199,6 +199,11 @@ def test_ticks_legend_and_panels_adapt_to_the_width(page: Any) -> None:
     assert page.evaluate(ticks.format("d", 13)) == page.evaluate(ticks.format("", 12)) == {}
     names = "['a', 'b', 'c', 'a'].map(name => ({name})).concat({name: 'd', showlegend: false})"
     assert [page.evaluate(f"legendRows({names}, {width})") for width in (9999, 1)] == [1, 3]
+    long = "optimizer.weight_decay=0.0001:directpred_own · ± sd, n = 3"
+    lines = ["optimizer.weight_decay=0.0001:", "directpred_own · ± sd, n = 3"]
+    assert page.evaluate(f"inLines('{long}', 330)") == "<br>".join(lines)  # the ends of names were cut off
+    assert page.evaluate(f"inLines('{long}', 900)") == long
+    assert page.evaluate(f"legendRows([{{name: '{'<br>'.join(lines)}'}}, {{name: 'a'}}], 330)") == 4
     wide, narrow = (page.evaluate(f"themed({{grid: {{rows: 1}}}}, {names}, {width})") for width in (9999, 600))
     assert (wide["grid"]["rows"], narrow["grid"]["rows"]) == (1, 2)
     heights = [

@@ -13,8 +13,18 @@ let printing = false, drawingRest = false;
 const colour = (name) => getComputedStyle(root).getPropertyValue(name).trim();
 
 function legendRows(data, width) { // plotly gives every entry of the legend the width of the longest one
-  const names = [...new Set(data.filter((trace) => trace.showlegend !== false).map((trace) => trace.name || ""))];
-  return Math.ceil(names.length / Math.max(1, Math.floor(width / (55 + 7 * Math.max(...names.map((name) => name.length))))));
+  const names = [...new Set(data.filter((trace) => trace.showlegend !== false).map((trace) => trace.name || ""))].map((name) => name.split("<br>"));
+  const lines = Math.max(0, ...names.map((name) => name.length)), letters = Math.max(0, ...names.flat().map((line) => line.length));
+  return lines * Math.ceil(names.length / Math.max(1, Math.floor(width / (55 + 7 * letters))));
+}
+
+function inLines(name, width) { // plotly cuts off what is wider than the chart
+  const most = Math.max(12, Math.floor((width - 55) / 7)), lines = [""];
+  for (const part of (name || "").split(/(?= · )|(?<=:)|(?<=,)(?=\S)/)) {
+    if (lines.at(-1) && (lines.at(-1) + part).trimEnd().length > most) lines.push("");
+    lines[lines.length - 1] += part;
+  }
+  return lines.map((line) => line.trim()).join("<br>");
 }
 
 function themed(layout, data, width) {
@@ -23,7 +33,7 @@ function themed(layout, data, width) {
   if (stacked) layout.grid = { rows: 2, columns: 1, pattern: "independent", ygap: 0.3 };
   const result = {
     height: (stacked ? 640 : printing ? 300 : 360) + 20 * legendRows(data, width), margin: { l: 60, r: 16, t: 34, b: 46 }, hovermode: "closest",
-    legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", maxheight: 0.7 }, ...layout,
+    legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", maxheight: 0.7, tracegroupgap: 0 }, ...layout,
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     font: { color: colour("--ink"), family: getComputedStyle(document.body).fontFamily, size: 12 },
     modebar: { bgcolor: "rgba(0,0,0,0)", color: colour("--soft"), activecolor: colour("--ink") }, // above the panels: margin.t
@@ -100,7 +110,8 @@ async function draw(chart) {
   }
   chart.querySelector(".epochs").hidden = !figure.slider;
   data = data.map((trace) => ({ ...trace, visible: shown(trace) }));
-  const drawn = Plotly.react(plot, data, themed({ ...structuredClone(layout), ...more }, figure.data, width),
+  const named = data.map((trace) => (trace.name ? { ...trace, name: inLines(trace.name, width) } : trace));
+  const drawn = Plotly.react(plot, named, themed({ ...structuredClone(layout), ...more }, named, width),
     { responsive: !printing, displaylogo: false, showSendToCloud: false, plotlyServerURL: "", modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"] });
   describe(chart, layout, data);
   await drawn;
