@@ -122,6 +122,9 @@ def test_figure_and_report_draw_the_same_maps(measured_run: Path, kind: str) -> 
     for axes in figure.axes[: len(heats)]:
         heat = heats[axes.get_title()]
         assert heat["y"] == layers
+        assert axes.yaxis_inverted()  # the first layer is at the top of both
+        assert page["layout"]["yaxis"]["autorange"] == "reversed"
+        assert axes.images[0].get_cmap().name == page["layout"]["coloraxis"]["colorscale"].lower()
         np.testing.assert_allclose(np.asarray(axes.images[0].get_array()), np.array(heat["z"], float), rtol=1e-6)
         low, high = axes.images[0].get_clim()
         scale = page["layout"]["coloraxis"]
