@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,6 +25,7 @@ from coupled.analysis.selections.layers import Maps
 from coupled.analysis.selections.looks import Looks
 from coupled.analysis.selections.panels import EPOCHS, Axis, Panel, Series, n_of
 from coupled.analysis.selections.styles import NOISE, Style
+from coupled.sweep.panels import _panel as sweep_panel
 
 BLUE = Style("#0072B2", "-", "o")
 
@@ -45,6 +48,18 @@ def test_an_interval_that_reaches_zero_is_left_out_of_a_logarithmic_axis() -> No
     assert heights.min() == 0.5
     assert n_of([panel]).endswith("over n = 3 seeds; intervals that reach 0 are not drawn")
     assert "reach" not in n_of([replace(panel, y=Axis("criterion"))])
+
+
+def test_the_band_of_a_mean_ends_at_the_possible_values() -> None:
+    """CKA of 1.02: the mean plus one standard deviation of three seeds, drawn above the last tick."""
+    line = Series("a", "a", BLUE, [0.0, 1.0], [0.9, 0.9], [0.8, -0.1], [1.1, 1.2], seeds=3)
+    panel = Panel(("a",), "a", EPOCHS, Axis("CKA", low=0.0, high=1.0), series=[line])
+    low, high, _ = (each["y"] for each in plotly_figure(panel)["data"])
+    assert (low, high) == ([0.8, 0.0], [1.0, 1.0])
+    axes = Figure().subplots()
+    draw_panels([axes], [panel])
+    heights = np.concatenate([path.vertices[:, 1] for path in axes.collections[0].get_paths()])
+    assert (heights.min(), heights.max()) == (0.0, 1.0)
 
 
 def test_points_of_a_single_epoch_use_the_height_of_their_panel() -> None:
@@ -178,3 +193,12 @@ def test_numbers_of_many_digits_are_short_in_the_settings_and_copied_in_full(run
     cells = {row[0].value: row[1] for row in settings([other]).rows}
     assert cells["ratio"][:2] == ("0.75, 1.3333333333333333", "0.75, 1.33333")
     assert (cells["rate"].text, cells["digest"].text) == ("1e-05", "1.2a3456789012")
+
+
+def test_a_panel_of_a_sweep_names_its_metric_in_words() -> None:
+    """The figure had the title `nccc:euclidean`, which is the spelling of the sweep's file."""
+    rows = pd.DataFrame({"reference": [None], "num_images": [9.0]})
+    shown: Any = SimpleNamespace(figure={"reference": "cl", "split": "test"})
+    title = sweep_panel(shown, "nccc:euclidean", EPOCHS, rows).y.title
+    assert title == "accuracy, nearest class centre (euclidean)"
+    assert sweep_panel(shown, "cka", EPOCHS, rows.assign(reference="cl")).y.title == "CKA"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -141,10 +142,10 @@ def as_drawn(panel: Panel) -> Panel:
 
     Curves at a single place become points, whose marker follows their dash; the noise floor of a single epoch becomes
     half an epoch wide on both sides. On a logarithmic axis an interval that reaches 0 is left out: it would cover the
-    panel down to its lower end. Other panels are returned as they are.
+    panel down to its lower end. The band of a mean ends at the possible values of the axis.
     """
-    if panel.y.log:
-        panel = replace(panel, series=[_positive(each) for each in panel.series])
+    prepare = _positive if panel.y.log else partial(_possible, panel.y)
+    panel = replace(panel, series=[prepare(each) for each in panel.series])
     if len(panel.places()) != 1:
         return panel
     markers = list(MARKERS)
@@ -168,6 +169,14 @@ def _positive(series: Series) -> Series:
     if series.low is None or series.high is None:
         return series
     low, high = (np.where(np.array(series.low) > 0, end, np.nan).tolist() for end in (series.low, series.high))
+    return replace(series, low=low, high=high)
+
+
+def _possible(axis: Axis, series: Series) -> Series:
+    """The series with its band cut at the ends of the axis."""
+    if not series.has_band or series.low is None or series.high is None:
+        return series
+    low, high = (np.clip(end, axis.low, axis.high).tolist() for end in (series.low, series.high))
     return replace(series, low=low, high=high)
 
 
