@@ -181,6 +181,15 @@ def test_a_menu_switches_the_variant(page: Any) -> None:
     assert page.evaluate(title) == "RSA with cl, train images, z"
 
 
+def test_a_chart_that_is_drawn_again_keeps_its_axes(page: Any) -> None:
+    """After "Numbers" was opened, plotly's range of the axis of CKA was -1 to 4, which a later change would draw."""
+    ranges = "document.querySelector('#chart-headline .plot')._fullLayout.yaxis2.range"
+    before = page.evaluate(ranges)
+    assert before[1] == 1
+    page.evaluate("draw(document.querySelector('#chart-headline'))")
+    assert page.evaluate(ranges) == before
+
+
 def test_the_slider_has_the_epochs_of_the_variant(page: Any) -> None:
     """Train images were measured up to epoch 20; variants with equal epochs keep the slider's position."""
     menu, said = page.locator("#chart-alignment_layers select"), page.locator("#chart-alignment_layers output")

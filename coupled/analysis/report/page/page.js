@@ -9,6 +9,7 @@ const charts = [...document.querySelectorAll("figure.chart")];
 const stale = new Set(charts), near = new Set(); // not drawn as the controls say; in the window or close to it
 const idle = () => new Promise((next) => { if (window.requestIdleCallback) requestIdleCallback(next, { timeout: 1000 }); else setTimeout(next, 50); });
 let printing = false, drawingRest = false;
+let revision = 0; // without a new one Plotly.react of equal data gives the axes the range of an empty chart
 
 const colour = (name) => getComputedStyle(root).getPropertyValue(name).trim();
 
@@ -111,7 +112,7 @@ async function draw(chart) {
   chart.querySelector(".epochs").hidden = !figure.slider;
   data = data.map((trace) => ({ ...trace, visible: shown(trace) }));
   const named = data.map((trace) => (trace.name ? { ...trace, name: inLines(trace.name, width) } : trace));
-  const drawn = Plotly.react(plot, named, themed({ ...structuredClone(layout), ...more }, named, width),
+  const drawn = Plotly.react(plot, named, themed({ ...structuredClone(layout), ...more, datarevision: ++revision }, named, width),
     { responsive: !printing, displaylogo: false, showSendToCloud: false, plotlyServerURL: "", modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"] });
   describe(chart, layout, data);
   await drawn;
