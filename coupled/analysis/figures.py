@@ -9,7 +9,7 @@ adds it.
 Figures:
 * drift: weight gap, CKA and RSA of h on test, over epochs. If the run has twins of the reference (arms with the same
   objective, options and random draws), a grey band shows how much twins differ: the noise floor. Its height is above 0
-  only if a twin was perturbed (`perturb`). Shaded areas are confidence intervals from `coupled alignment --confidence`.
+  only if a twin was perturbed (`perturb`). Bars are confidence intervals from `coupled alignment --confidence`.
 * matrix: CKA of h on test for every pair of arms, at the last epoch. Needs `coupled alignment --compare all`.
 * layers_alignment, layers_gap: heat maps, layer by epoch, of CKA on test and of the weight gap; of more than 24 layers
   stage by epoch. Of several seeds they show means, and name the largest standard deviation of a cell.

@@ -138,13 +138,15 @@ def against_epochs(shown: Shown, metric: str, rows: pd.DataFrame) -> Panel:
 
 def _panel(shown: Shown, metric: str, x: Axis, rows: pd.DataFrame) -> Panel:
     """An empty panel of a metric, whose axis ends at its possible values."""
-    name = metric.partition(":")[0]
+    name, _, detail = metric.partition(":")
     if metric == "weight_gap":
         panel = Panel((metric,), metric, x, Axis("weight gap, mean over layers", low=0.0, zero=True))
     else:
         kind = "pair" if shown.figure["reference"] in {*rows["reference"]} else "arm"
         low, high = limits(name, kind)
-        panel = Panel((metric,), metric, x, Axis(words(metric), low=low, high=high))
+        panel = Panel(
+            (metric,), metric, x, Axis(f"{words(name)} ({detail})" if detail else words(name), low=low, high=high)
+        )
     panel.count(rows, shown.figure["split"])
     return panel
 

@@ -87,7 +87,10 @@ def test_drift_shows_the_newest_rows_of_the_largest_sample(folder: Path) -> None
 
 
 def test_the_twin_is_drawn_as_the_noise_floor_band(folder: Path) -> None:
-    """The difference between twins is the noise floor; confidence intervals are shaded around their arm only."""
+    """The difference between twins is the noise floor; confidence intervals are bars, with words on what they are.
+
+    An area over single epochs, as of `--confidence --epochs 3`, is not visible.
+    """
     figure = drift(described(folder))
     for panel, (same, far) in enumerate(((0, 0.09), (1, 0.91), (1, 0.955))):
         band, *shades = figure.axes[panel].collections
@@ -95,11 +98,12 @@ def test_the_twin_is_drawn_as_the_noise_floor_band(folder: Path) -> None:
         heights = np.concatenate([path.vertices[:, 1] for path in band.get_paths()])
         assert sorted((heights.min(), heights.max())) == pytest.approx(sorted((same, far)))
         assert len(shades) == (panel > 0)
-        for shade in shades:
-            heights = np.concatenate([path.vertices[:, 1] for path in shade.get_paths()])
+        for bars in shades:
+            heights = np.concatenate(bars.get_segments())[:, 1]  # type: ignore[attr-defined]
             last = lines(figure, panel)["ce"][1][-1]
             assert (heights.min(), heights.max()) == pytest.approx((last - 0.01, 1.02))
-            assert to_hex(shade.get_facecolor()[0][:3]).upper() == arm_styles(list(ARMS))["ce"].color
+            assert to_hex(bars.get_edgecolor()[0][:3]).upper() == arm_styles(list(ARMS))["ce"].color
+    assert figure.legends[0].get_title().get_text().endswith("bars: 95 % intervals over images")
 
 
 def test_heat_maps_have_one_row_per_layer_and_one_column_per_epoch(folder: Path) -> None:

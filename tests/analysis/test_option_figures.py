@@ -78,12 +78,16 @@ def test_the_line_has_the_values_of_the_last_epoch_in_the_order_of_the_option(tm
     expected = [(x, 0.5 + names.index(arm) / 100) for arm, x in (("none", 0.0), ("tenth", 0.1), ("nscl", 1.0))]
     np.testing.assert_allclose(share.lines[0].get_xydata(), expected, atol=1e-12)
     np.testing.assert_allclose(gap.lines[0].get_xydata(), [(x, 1 - y) for x, y in expected], atol=1e-12)
-    low, high = np.array(share.collections[0].get_paths()[0].vertices)[:, 1].min(), expected[-1][1]
-    assert low == pytest.approx(min(y for _, y in expected) - 0.1)
+    bars = np.concatenate([path.vertices[:, 1] for path in share.collections[0].get_paths()])
+    high = expected[-1][1]
+    assert bars.min() == pytest.approx(min(y for _, y in expected) - 0.1)
     assert groups.lines[0].get_xdata().tolist() == [2, 3, 5]
     assert groups.lines[1].get_ydata() == pytest.approx([0.5 + names.index("nscl") / 100] * 2)
     assert [each.get_text() for each in groups.get_legend().get_texts()] == ["nscl"]
-    assert figure.get_suptitle() == "compared with cl, epoch 2\nn = 357 test images; one seed"
+    assert (
+        figure.get_suptitle()
+        == "compared with cl, epoch 2\nn = 357 test images; one seed; bars: 95 % intervals over images"
+    )
     assert high == pytest.approx(0.5 + names.index("nscl") / 100)
 
 

@@ -16,6 +16,7 @@ from support.report_parts import changed, charts_of, copied, report_runs
 from coupled.analysis.report import program as report
 from coupled.analysis.report import tables
 from coupled.analysis.report.charts import Chart, numbers
+from coupled.analysis.report.last_values import last_values
 from coupled.analysis.report.missing import COMPARING, OPTIONS, PROGRAMS, missing_tables, partial_tables
 from coupled.analysis.report.page_tables import (
     Cell,
@@ -24,7 +25,6 @@ from coupled.analysis.report.page_tables import (
     description_facts,
     fits,
     flatten,
-    last_values,
     settings,
     to_complete,
     to_compute,

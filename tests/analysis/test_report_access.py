@@ -90,6 +90,8 @@ def test_a_chart_has_its_numbers_in_words_and_in_a_table(page: Any, path: Path) 
     every = pd.read_csv(path.parent / "analysis/weight_gap.csv")
     values = every.query("arm == 'scl' and aggregate == 'mean' and module.notna()")["gap"]  # of stages
     assert f"scl {values.min():.4g} to {values.max():.4g}" in maps
+    scores = page.locator("#chart-alignment_layers .main-svg[role=img]").get_attribute("aria-label")
+    assert scores.startswith("Heat maps of CKA with cl, test images, least to largest: ")
     for arm in ("cl", "nscl", "scl", "ce"):
         page.locator(f"#arms input[value={arm}]").uncheck()
     wait_until(page, "document.querySelector('#chart-headline .main-svg').ariaLabel === 'No arm is shown.'")
@@ -112,6 +114,10 @@ def test_a_chart_has_its_numbers_in_words_and_in_a_table(page: Any, path: Path) 
     heads = page.locator("#chart-layers .numbers th")
     wait_until(page, "document.querySelectorAll('#chart-layers .numbers th').length > 0")
     assert heads.all_inner_texts() == ["map", "row", "0", "1", "2", "3"]
+    sides = page.eval_on_selector_all(
+        "#chart-layers .numbers th", "all => all.map(th => getComputedStyle(th).textAlign)"
+    )
+    assert sides == ["left"] * 2 + ["right"] * 4
     page.locator("#chart-layers summary").click()
 
 
@@ -155,6 +161,9 @@ def test_the_page_works_with_the_keyboard(browser: Any, path: Path) -> None:
         "[...document.querySelectorAll('input, select, button, summary, .wide')].filter(e => e.tabIndex < 0).length"
     )
     assert reached == 0
+    page.locator(".modebar-btn").first.focus()
+    accent = page.evaluate("getComputedStyle(document.querySelector('.modebar-btn')).outlineColor")
+    assert accent == "rgb(0, 96, 168)"
     page.context.close()
 
 

@@ -14,7 +14,8 @@ import pytest
 from support.browser import new_page, wait_until
 from support.report_parts import copied, report_runs
 
-from coupled.analysis.report.page_tables import about, last_values, without_empty_columns
+from coupled.analysis.report.last_values import last_values
+from coupled.analysis.report.page_tables import about, without_empty_columns
 from coupled.analysis.report.program import main
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -180,6 +181,15 @@ def test_a_menu_switches_the_variant(page: Any) -> None:
     assert page.evaluate(title) == "RSA with cl, train images, z"
 
 
+def test_a_chart_that_is_drawn_again_keeps_its_axes(page: Any) -> None:
+    """After "Numbers" was opened, plotly's range of the axis of CKA was -1 to 4, which a later change would draw."""
+    ranges = "document.querySelector('#chart-headline .plot')._fullLayout.yaxis2.range"
+    before = page.evaluate(ranges)
+    assert before[1] == 1
+    page.evaluate("draw(document.querySelector('#chart-headline'))")
+    assert page.evaluate(ranges) == before
+
+
 def test_the_slider_has_the_epochs_of_the_variant(page: Any) -> None:
     """Train images were measured up to epoch 20; variants with equal epochs keep the slider's position."""
     menu, said = page.locator("#chart-alignment_layers select"), page.locator("#chart-alignment_layers output")
@@ -198,6 +208,11 @@ def test_ticks_legend_and_panels_adapt_to_the_width(page: Any) -> None:
     assert page.evaluate(ticks.format("d", 13)) == page.evaluate(ticks.format("", 12)) == {}
     names = "['a', 'b', 'c', 'a'].map(name => ({name})).concat({name: 'd', showlegend: false})"
     assert [page.evaluate(f"legendRows({names}, {width})") for width in (9999, 1)] == [1, 3]
+    long = "optimizer.weight_decay=0.0001:directpred_own · ± sd, n = 3"
+    lines = ["optimizer.weight_decay=0.0001:", "directpred_own · ± sd, n = 3"]
+    assert page.evaluate(f"inLines('{long}', 330)") == "<br>".join(lines)  # the ends of names were cut off
+    assert page.evaluate(f"inLines('{long}', 900)") == long
+    assert page.evaluate(f"legendRows([{{name: '{'<br>'.join(lines)}'}}, {{name: 'a'}}], 330)") == 4
     wide, narrow = (page.evaluate(f"themed({{grid: {{rows: 1}}}}, {names}, {width})") for width in (9999, 600))
     assert (wide["grid"]["rows"], narrow["grid"]["rows"]) == (1, 2)
     heights = [
@@ -219,7 +234,10 @@ def test_maps_that_do_not_fit_are_in_rows_with_their_own_axes(page: Any) -> None
     assert all(lower[1] < upper[0] for upper, lower in pairwise(bands))
     assert [narrow["layout"][f"xaxis{place}"]["domain"] for place in ("", 2, 3, 4)] == [[0, 1]] * 4
     axis = "decades({{type: '{}'}}, 'yaxis', [{{y: [1, {}]}}])"
-    assert page.evaluate(axis.format("log", 100)) == {"dtick": 1}
+    assert page.evaluate(axis.format("log", 100)) == {
+        "dtick": 1,
+        "tickfont": {"size": 9.6},
+    }  # drawn 1.25 times as large
     assert page.evaluate(axis.format("log", 5)) == page.evaluate(axis.format("linear", 100)) == {}
 
 
@@ -239,6 +257,10 @@ def test_a_narrow_page_has_one_column_and_every_control_in_its_card(browser: Any
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
         plot = "document.querySelector('#chart-layers .plot')"
         assert page.evaluate(f"{plot}.layout.shapes.map(s => s.yref)") == ["y domain", "y2 domain", "y3 domain"]
+        titles = (
+            f"['xtitle', 'x2title', 'x4title'].map(name => {plot}.querySelector('.' + name).getAttribute('transform'))"
+        )
+        assert page.evaluate(titles) == [None] * 3, "plotly moved the titles over the tick labels"
 
 
 def test_figures_are_redrawn_when_the_window_is_resized_those_in_view_first(page: Any) -> None:

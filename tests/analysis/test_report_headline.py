@@ -60,7 +60,7 @@ def test_the_sentence_names_the_nearest_arm_and_the_noise_floor(measured: Report
         "After 2 epochs, nscl is nearest to cl: CKA of h on test images 0.91; ce 0.73;"
         " noise floor: again, a twin of cl, 0.9991. One seed."
     ]
-    assert headline([run], " not shared: ce optimizer.base_lr.").sentences[1:] == ["not shared: ce optimizer.base_lr."]
+    assert headline([run], " not shared: ce optimizer.base_lr.").note == "not shared: ce optimizer.base_lr."
     many = {f"arm{k}": {"objective": "dcl", "temperature": 1.0 + k} for k in range(8)}
     scores = {arm: 0.9 - k / 10 for k, arm in enumerate(many)}
     (text,) = headline([scored(measured, arms={**ARMS, **many}, **scores)]).sentences

@@ -17,7 +17,7 @@ from coupled.analysis.plots.figure_tables import FigureTables
 from coupled.analysis.plots.pair_figures import drift
 from coupled.analysis.plots.panel_figures import draw_panels, panels_figure
 from coupled.analysis.report.charts import figure as plotly_figure
-from coupled.analysis.report.page_tables import last_values, last_values_of_seeds
+from coupled.analysis.report.last_values import last_values, last_values_of_seeds
 from coupled.analysis.report.program import sections
 from coupled.analysis.report.tables import ReportRun, experiments
 from coupled.analysis.run import open_run
@@ -228,7 +228,8 @@ def test_different_runs_are_side_by_side_with_the_settings_that_differ(seeds: li
     differ = "settings that differ (few | cold): temperature 0.5 | 0.1"
     assert tables.note.startswith(differ)
     (text,) = (part for part in sections(report_runs(*seeds, other))[0]["parts"] if part.key == "sentence")
-    assert text.sentences[-1].startswith("S" + differ[1:])
+    assert text.note.startswith("S" + differ[1:])
+    assert [each.partition(":")[0] for each in text.sentences] == ["few", "cold"]
     assert [run.seeds for run in experiments(report_runs(*seeds, other))] == [3, 1]
 
 
@@ -300,7 +301,7 @@ def test_the_last_values_of_seeds_are_mean_and_deviation_with_a_row_for_each_see
     values = [cka("nscl", 1, seed) for seed in SEEDS]  # the last epoch that all have
     row = next(row for row in table.rows if row[1].value == "nscl")
     mean, spread = np.mean(values), np.std(values, ddof=1)
-    assert row[4].text == f"{mean:.4g} ± {spread:.3f}" == "0.958 ± 0.040"
+    assert row[4].text == f"{mean:#.4g} ± {spread:.4f}" == "0.9580 ± 0.0400"
     assert [*map(float, row[4].value.split(" ± "))] == pytest.approx([mean, spread], rel=1e-12)
     assert (row[0].text, row[4].number, of_seeds.folded) == ("few", True, True)
     found = {row[0].text: row[4].value for row in of_seeds.rows if row[1].value == "nscl"}
@@ -310,13 +311,15 @@ def test_the_last_values_of_seeds_are_mean_and_deviation_with_a_row_for_each_see
 
 
 def test_the_caption_of_the_alignment_names_its_lines(seeds: list[Path], tmp_path: Path) -> None:
-    """It named pairs where all lines are compared with one reference."""
+    """Bars without a word on what they are; a command for intervals that are there."""
     assert charts_of(*seeds)["alignment"].caption.startswith("One line per arm: its similarity to the reference arm. n")
     run = make(tmp_path, "two", 0)
     path = run / "analysis/test_alignment.csv"
     table = pd.read_csv(path)
     pd.concat([table, table[table["arm"] == "ce"].assign(reference="nscl")]).to_csv(path, index=False)
-    assert charts_of(run)["alignment"].caption.startswith("One line per pair of arms. Bars: 95 %")
+    assert charts_of(run)["alignment"].caption.endswith("one seed; bars: 95 % intervals over images.")
+    pd.read_csv(path).assign(ci_low=None, ci_high=None).to_csv(path, index=False)
+    assert "reference arm. coupled alignment --confidence adds" in charts_of(run)["alignment"].caption
 
 
 def test_the_deviation_of_a_single_epoch_is_a_bar() -> None:

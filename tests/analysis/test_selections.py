@@ -59,7 +59,7 @@ def drawn_by_matplotlib(figure: Figure, place: int) -> list[dict[str, Any]]:
 
 
 def drawn_by_plotly(figure: dict[str, Any]) -> list[dict[str, Any]]:
-    traces = [each for each in figure["data"] if "name" in each and not each["name"].startswith("noise")]
+    traces = [each for each in figure["data"] if "name" in each and not each["name"].startswith(("noise", "epoch"))]
     return sorted(
         [
             {
@@ -86,6 +86,11 @@ def test_figure_and_report_draw_the_same_numbers(measured_run: Path, kind: str) 
         for one, other in zip(static, interactive, strict=True):
             np.testing.assert_allclose(one["xy"], other["xy"], rtol=1e-6)
             assert one["colour"] in (None, other["colour"])
+        rings = [each.get_offsets() for each in figure.axes[place].collections if each.get_label() == "epoch 3"]
+        of_page = [each for each in plotly_figure(panel)["data"] if each.get("meta", {}).get("ring")]
+        assert len(of_page) == (3 * len(rings))  # each is hidden with its arm
+        drawn = sorted(point for each in of_page for point in zip(each["x"], each["y"], strict=True))
+        np.testing.assert_allclose(drawn, sorted(map(tuple, np.concatenate(rings))) if rings else [], rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["drift", "quality", "collapse", "alignment_accuracy"])
@@ -117,6 +122,9 @@ def test_figure_and_report_draw_the_same_maps(measured_run: Path, kind: str) -> 
     for axes in figure.axes[: len(heats)]:
         heat = heats[axes.get_title()]
         assert heat["y"] == layers
+        assert axes.yaxis_inverted()  # the first layer is at the top of both
+        assert page["layout"]["yaxis"]["autorange"] == "reversed"
+        assert axes.images[0].get_cmap().name == page["layout"]["coloraxis"]["colorscale"].lower()
         np.testing.assert_allclose(np.asarray(axes.images[0].get_array()), np.array(heat["z"], float), rtol=1e-6)
         low, high = axes.images[0].get_clim()
         scale = page["layout"]["coloraxis"]

@@ -1,5 +1,6 @@
 """Figures of accuracy for pairs of arms: its difference against their alignment, and that of the weights between."""
 
+import textwrap
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
@@ -34,7 +35,7 @@ def alignment_accuracy(tables: FigureTables) -> Figure:
         axes.axhline(0, color="0.4", linewidth=0.8)
         axes.set_title(panel.short, fontsize="medium")
         axes.set_xlabel(panel.x.title if place[0] == len(rows) - 1 else "")
-        axes.set_ylabel("" if place[1] else f"accuracy - accuracy of {tables.reference}")
+        axes.set_ylabel("" if place[1] else textwrap.fill(panel.y.title, 34))
     add_legend(figure, tables, n_of(panels))
     return figure
 

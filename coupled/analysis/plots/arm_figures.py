@@ -37,7 +37,9 @@ def quality(tables: FigureTables) -> Figure:
     chosen = [_titled(of_h[key], title) for key, title in QUALITY.items() if key in of_h]
     if not chosen:
         raise ValueError(f"{tables.folder / 'quality.csv'}: no rows of h on test to draw")
-    return panels_figure(chosen, tables, short=True)
+    figure = panels_figure(chosen, tables, short=True)
+    figure.supylabel("h, test images", fontsize="medium")
+    return figure
 
 
 def collapse(tables: FigureTables) -> Figure:

@@ -21,9 +21,12 @@ def line(axes: Axes, x: Any, y: Any, arm: str, style: Style) -> None:
 
 
 def grid(panels: int, width: float = 2.6, height: float = 2.4, **subplots: Any) -> tuple[Figure, list[Axes]]:
-    """A figure with this number of panels of this size in inches, at most four in a row, and their axes."""
-    columns = min(4, panels)
-    rows = -(-panels // columns)
+    """A figure with this number of panels of this size in inches, and their axes.
+
+    A row has at most four panels; all rows but the last one have equally many: five are three and two.
+    """
+    rows = -(-panels // 4)
+    columns = -(-panels // rows)
     figure = Figure(figsize=(width * columns + 0.4, height * rows + 0.4), layout="constrained")
     cells = list(figure.subplots(rows, columns, squeeze=False, **subplots).flat)
     for axes in cells[panels:]:

@@ -14,7 +14,8 @@ from coupled.monitoring.commands import suggest
 def pair_metrics(tables: FigureTables) -> Figure:
     """Return every pair metric of test_alignment.csv for h over epochs: a panel for each metric, a line for each arm.
 
-    Shaded areas are intervals. Raises ValueError without rows of h with this reference.
+    Bars are intervals over images, shaded areas standard deviations over seeds. Raises ValueError without rows of h
+    with this reference.
     """
     panels = pairs.of_h_on_test(pairs.alignment(tables.sources, tables.looks, splits=("test",)))
     if not panels:

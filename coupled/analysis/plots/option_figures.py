@@ -15,7 +15,7 @@ from coupled.analysis.selections.panels import Panel, n_of
 def options(tables: FigureTables) -> Figure:
     """Return the figure of CKA, RSA and weight gap against each option of `option_paths`, at the last epoch.
 
-    Shaded areas are confidence intervals, if the table has them, or one standard deviation over seeds. Panels without
+    Bars are confidence intervals, if the table has them; shaded areas one standard deviation over seeds. Panels without
     rows are left out. Raises ValueError without a path, or without rows of h in test_alignment.csv.
     """
     paths = option_paths(tables.arm_settings)

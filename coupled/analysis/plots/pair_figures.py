@@ -71,17 +71,17 @@ def layers_gap(tables: FigureTables) -> Figure:
 
 
 def _heat_maps(maps: layers.Maps, high: float | None = None) -> Figure:
-    """Return one map per arm with a common colour scale up to `high`, first layer at the bottom."""
+    """Return one map per arm with a common colour scale up to `high`, first layer at the top, as in the report."""
     high = maps.high if high is None else high
     figure, panels = grid(len(maps.cells), width=2.9, height=max(2.2, 0.8 + 0.3 * len(maps.layers)), sharey=True)
     for axes, (arm, cells) in zip(panels, maps.cells.items(), strict=True):
-        image = axes.imshow(cells, aspect="auto", origin="lower", cmap="cividis", vmin=maps.low, vmax=high)
+        image = axes.imshow(cells, aspect="auto", cmap="viridis", vmin=maps.low, vmax=high)
         ticks = np.unique(np.linspace(0, len(maps.epochs) - 1, min(6, len(maps.epochs))).astype(int))
         axes.set_xticks(ticks, [str(maps.epochs[i]) for i in ticks])
         axes.set_yticks(range(len(maps.layers)), maps.layers)
         axes.set_title(arm, fontsize="medium")
         axes.set_xlabel("epoch")
-    for axes in panels[::4]:
+    for axes in panels[:: panels[0].get_subplotspec().get_gridspec().ncols]:  # type: ignore[union-attr]
         axes.set_ylabel(maps.rows)
     extend: Any = "max" if maps.cut else "neither"
     text = f"{maps.title}\n{layers.CUT}" if maps.cut else maps.title
@@ -136,7 +136,7 @@ def alignment_matrix(
     shown = cka_of_pairs(rows, order, command)
     scores_AA, deviations_AA = shown.scores_AA, shown.deviations_AA
     side = 1.6 + (0.5 if deviations_AA is None else 0.6) * len(shown.arms)
-    figure = Figure(figsize=(side + 0.6, side), layout="constrained")
+    figure = Figure(figsize=(side + 0.6, side), layout="compressed")
     axes = figure.subplots()
     lowest = float(np.nanmin(scores_AA))
     image = axes.imshow(scores_AA, cmap="viridis", vmin=lowest, vmax=1)

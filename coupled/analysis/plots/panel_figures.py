@@ -36,7 +36,8 @@ def panels_figure(
     draw_panels(cells, panels)
     for axes, panel in zip(cells, panels, strict=True):
         title = panel.short if short else panel.y.title
-        axes.set_title(textwrap.fill(title, int(LETTERS * width)), fontsize="medium")
+        room = width - (0.5 if y_titles else 0)  # inches; the title of the y axis takes the rest
+        axes.set_title(textwrap.fill(title, int(LETTERS * room)), fontsize="medium")
         axes.set_ylabel(panel.y.title if y_titles else "")
     add_legend(figure, tables, n_of(panels))
     return figure
@@ -73,17 +74,18 @@ def _draw(axes: Axes, panel: Panel) -> None:
             axes.set_xticks([epoch], [f"{epoch:g}"])
     else:
         plain(axes)
-        axes.set_xlabel(panel.x.title)
+    axes.set_xlabel(panel.x.title)
 
 
 def draw_series(axes: Axes, series: Series, shift: float = 0.0) -> None:
-    """Draw a line with about ten markers and its shaded interval, or points; `shift` moves it along the x axis."""
+    """Draw a line with about ten markers, or points, and the interval as band or bars; `shift` moves it along x."""
     style = series.style
     moved: dict[str, Any] = {"transform": Affine2D().translate(shift, 0) + axes.transData} if shift else {}
     if series.low is not None and series.high is not None and np.isfinite(series.low).any():
-        if len(series.x) == 1:  # an area of one point is not visible
+        if series.has_band:
+            axes.fill_between(series.x, series.low, series.high, color=style.color, alpha=0.15, linewidth=0)
+        else:
             axes.vlines(series.x, series.low, series.high, color=style.color, linewidth=1, **moved)
-        axes.fill_between(series.x, series.low, series.high, color=style.color, alpha=0.15, linewidth=0)
     if series.kind == "points":
         look: dict[str, Any] = {"color": style.color, "marker": style.marker}
         axes.scatter(series.x, series.y, s=16, label=series.label, clip_on=False, **look, **moved)

@@ -1,5 +1,6 @@
 """Figures of collapse.csv over epochs: spectra of each arm, and the criteria and norms of the duality."""
 
+import textwrap
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from coupled.analysis.selections.panels import Panel, n_of
 from coupled.analysis.selections.styles import Style
 
 COLOURS = "viridis_r"
+LETTERS = 11  # of the label of the colours, in an inch
 BAR: dict[str, Any] = {"location": "top", "aspect": 40, "fraction": 0.02, "shrink": 0.5}
 
 
@@ -35,7 +37,9 @@ def spectra(tables: FigureTables) -> Figure:
     for axes, panel in zip(cells, panels, strict=True):
         axes.set_visible(bool(panel.series))
         axes.set_title(panel.short, fontsize="small")
-    figure.colorbar(colours, ax=cells, label=f"component, 1 is the largest; {n_of(panels)}", **BAR)
+    gap = 0.3 / figure.get_size_inches()[1]
+    label = textwrap.fill(f"component, 1 is the largest; {n_of(panels)}", int(LETTERS * figure.get_size_inches()[0]))
+    figure.colorbar(colours, ax=cells, label=label, pad=gap, **BAR)
     return figure
 
 

@@ -17,11 +17,13 @@ def quality(runs: Sequence[ReportRun], looks: Looks) -> Chart:
 def few_shot(runs: Sequence[ReportRun], looks: Looks) -> Chart:
     """Errors against shots at the last measured epoch, with both forms of the bound."""
     kinds = {run.seeds > 1: "seeds" if run.seeds > 1 else "ten draws of the labelled images" for run in runs}
+    panels = arms.few_shot(runs, looks)
+    axes = "Both axes are" if any(panel.x.log for panel in panels) else "The y axis is"
     caption = (
-        f"Both axes are logarithmic. Bars or bands: standard deviation over {', or over '.join(kinds.values())}."
+        f"{axes} logarithmic. Bars or bands: standard deviation over {', or over '.join(kinds.values())}."
         " A bound is vacuous from 1 upwards, for two classes from 1/2 upwards."
     )
-    return chart("few_shot", "Few-shot errors and their bounds", caption, arms.few_shot(runs, looks))
+    return chart("few_shot", "Few-shot errors and their bounds", caption, panels)
 
 
 def collapse(runs: Sequence[ReportRun], looks: Looks) -> Chart:

@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from coupled.analysis.selections.panels import MARGIN, Axis, Floor, Panel, Series, as_drawn, n_of
+from coupled.analysis.selections.panels import MARGIN, Axis, Floor, Panel, Ring, Series, as_drawn, n_of
 from coupled.analysis.selections.styles import DASHES, MARKERS
 
 Trace = dict[str, Any]
 Figure = dict[str, Any]
 LETTERS, STACKED = 36, 24  # of a line of an axis title: more are cut, of two panels one below the other
+POINT, POINT_OF_LINE = 7, 5  # pixels
 BESIDE = {"rows": 1, "columns": 2, "pattern": "independent", "xgap": 0.2}
 HIDDEN = {"type": "scatter", "mode": "lines", "line": {"width": 0}, "showlegend": False, "hoverinfo": "skip"}
 
@@ -75,7 +76,8 @@ def traces(panel: Panel) -> list[Trace]:
     """The noise floor and the series of a panel; a band or bars show the interval of a series."""
     panel = as_drawn(panel)
     floor = _floor(panel.floor) if panel.floor else []
-    return [*floor, *(each for series in panel.series for each in [*_band(series), trace(series)])]
+    rings = _rings(panel.ring) if panel.ring else []
+    return [*floor, *(each for series in panel.series for each in [*_band(series), trace(series)]), *rings]
 
 
 def trace(series: Series) -> Trace:
@@ -90,33 +92,48 @@ def trace(series: Series) -> Trace:
         "line": {"color": style.color, "dash": DASHES[style.linestyle], "width": 1.4 if series.kind == "curve" else 2},
     }
     if style.marker:
-        found["marker"] = {"size": 5, "symbol": MARKERS[style.marker], "color": style.color}
+        size = POINT if series.kind == "points" or len(series.x) == 1 else POINT_OF_LINE
+        size += 2 * MARKERS[style.marker].startswith("triangle")  # plotly's are smaller than the others
+        found["marker"] = {"size": size, "symbol": MARKERS[style.marker], "color": style.color}
+        found["cliponaxis"] = False  # a point at the end of an axis, such as CKA 1, is whole
     if series.arm:
         found["meta"] = {"arm": series.arm}
     if series.seeds > 1:
         found["legendgroup"] = series.label  # of its band, too
     if series.texts:
         found["text"] = list(series.texts)
-    if not _has_band(series) and series.low is not None and series.high is not None:
+    if not series.has_band and series.low is not None and series.high is not None:
         up, down = np.subtract(series.high, series.y), np.subtract(series.y, series.low)
         bars = {"type": "data", "symmetric": False, "array": numbers(up), "arrayminus": numbers(down), "thickness": 1}
         found["error_y"] = {**bars, "width": 3}
     return found
 
 
-def _has_band(series: Series) -> bool:
-    """Whether the interval is an area: that of a mean over seeds, of more than one point."""
-    return series.low is not None and series.seeds > 1 and len(series.x) > 1
-
-
 def _band(series: Series) -> list[Trace]:
-    """The shaded standard deviation of a mean over seeds: two hidden lines, filled between."""
-    if not _has_band(series) or series.low is None or series.high is None:
+    """The shaded standard deviation of a mean over seeds: two hidden lines, filled between; two more after a gap."""
+    if not series.has_band or series.low is None or series.high is None:
         return []
     fill = {"fill": "tonexty", "fillcolor": _transparent(series.style.color, 0.15)}
     meta = {"meta": {"arm": series.arm}} if series.arm else {}
-    lower = {**HIDDEN, **meta, "legendgroup": series.label, "x": numbers(series.x), "y": numbers(series.low)}
-    return [lower, {**lower, **fill, "y": numbers(series.high)}]
+    found = []
+    known = np.flatnonzero(np.isfinite(series.low) & np.isfinite(series.high))
+    for part in np.split(known, np.flatnonzero(np.diff(known) > 1) + 1):
+        x, low, high = (numbers([values[place] for place in part]) for values in (series.x, series.low, series.high))
+        lower = {**HIDDEN, **meta, "legendgroup": series.label, "x": x, "y": low}
+        found += [lower, {**lower, **fill, "y": high}] if len(part) else []
+    return found
+
+
+def _rings(ring: Ring) -> list[Trace]:
+    """A ring around the last point of each arm, with one entry in the legend."""
+    marker = {"size": 2 * POINT, "symbol": "circle-open", "color": "#888888"}
+    found = []
+    for number, arm in enumerate(dict.fromkeys(ring.arms)):
+        x, y = ([value for value, of in zip(values, ring.arms, strict=True) if of == arm] for values in ring[1:3])
+        look = {"type": "scatter", "mode": "markers", "name": ring.label, "marker": marker, "cliponaxis": False}
+        entry = {"legendgroup": ring.label, "showlegend": number == 0, "legendrank": 2000, "hoverinfo": "skip"}
+        found.append({**look, **entry, "x": numbers(x), "y": numbers(y), "meta": {"arm": arm, "ring": True}})
+    return found
 
 
 def _floor(floor: Floor) -> list[Trace]:
@@ -142,11 +159,22 @@ def _axis(axis: Axis, panel: Panel, letters: int = LETTERS) -> dict[str, Any]:
     if axis.whole and (epoch := panel.only_epoch) is not None:
         found |= {"tickvals": [epoch], "range": [epoch - 0.5, epoch + 0.5]}
     found |= {"type": "log"} if axis.log else {}
+    if axis is panel.y and panel.only_epoch is not None and (drawn := panel.ends()):
+        return found | {"range": _range(axis, *drawn)}  # plotly starts the axis of points side by side at 0
     if axis is panel.x and (ticks := panel.ticks()):
         ends = (ticks[0] / MARGIN, ticks[-1] * MARGIN)
         found |= {"tickvals": ticks, "range": [float(np.log10(end)) for end in ends]}
     found |= {"rangemode": "tozero"} if axis.zero else {}
     return found | ({"autorangeoptions": finite} if finite and not axis.log else {})
+
+
+def _range(axis: Axis, low: float, high: float) -> list[float]:
+    """The ends of an axis: 6 % beyond the drawn values, but not beyond what is possible."""
+    low, high = (float(np.log10(low)), float(np.log10(high))) if axis.log else (low, high)
+    margin = 0.06 * (high - low) or 0.05 * abs(high) or 0.05
+    if axis.log:
+        return [low - margin, high + margin]
+    return [0.0 if axis.zero and low >= 0 else max(low - margin, axis.low), min(high + margin, axis.high)]
 
 
 def numbers(values: Any) -> list[Any]:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from coupled.analysis.report.tables import ReportRun, by_experiment
 from coupled.analysis.tables import largest_sample, whole_encoder
-from coupled.config.controls import twins, usual_reference
+from coupled.config.controls import twins
 from coupled.monitoring.terminal import counted
 
 MOST = 6  # arms with a number in the sentence; of more arms the nearest ones and the most distant one
@@ -21,6 +21,7 @@ class Text:
 
     key: str
     sentences: Sequence[str]
+    note: str = ""  # below them
 
 
 class Measure(NamedTuple):
@@ -38,7 +39,7 @@ def headline(runs: Sequence[ReportRun], note: str = "") -> Text:
     groups = by_experiment(runs)
     found = [(name, text) for name, group in groups if (text := _sentence(group))]
     named = [f"{name}: {text}" if len(groups) > 1 else text for name, text in found]
-    return Text("sentence", [*named, note.strip()] if named and note else named)
+    return Text("sentence", named, note.strip() if named else "")
 
 
 def _sentence(runs: Sequence[ReportRun]) -> str:
@@ -86,9 +87,8 @@ def _of_measure(runs: Sequence[ReportRun], tables: Sequence[pd.DataFrame], measu
 
 
 def _reference(run: ReportRun, table: pd.DataFrame) -> str:
-    """The usual reference of the run; if the table does not have it, the first reference of the table."""
-    usual = usual_reference(run.arms)
-    return usual if usual in set(table["reference"]) else str(table["reference"].iloc[0])
+    """The first reference of the run that the table has: the usual one, if it does."""
+    return next(name for name in run.references if name in set(table["reference"]))
 
 
 def _number(values: "pd.Series[float]", rows: pd.DataFrame, arm: str, epoch: int) -> str:

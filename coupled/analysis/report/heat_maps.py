@@ -19,7 +19,7 @@ from coupled.analysis.selections.words import words
 from coupled.analysis.tables import largest_sample
 
 SPLITS = ("test", "train")
-SCALE: dict[str, Any] = {"colorscale": "Viridis", "colorbar": {"thickness": 10, "len": 0.5, "y": 0.25}}
+SCALE: dict[str, Any] = {"colorscale": "Viridis", "colorbar": {"thickness": 10, "len": 1, "y": 0.5}}
 ROW, LEAST, FRAME = 14, 340, 120  # pixels: of a layer, of the smallest map, of titles and legend
 LETTERS = 20  # of a line of a title
 OVER_EPOCHS = (
@@ -98,11 +98,17 @@ def over_epochs(run: ReportRun, looks: Looks, maps: Maps, reference: str) -> Fig
         profiles.append({**line, "xaxis": f"x{last}", "y": maps.layers, "meta": {"arm": arm, "profile": by_epoch}})
     for axis in axes.values():
         axis["tickformat"] = "d"
-    axes[f"xaxis{last}"] = {"domain": [len(arms) * width + 0.03, 1], "title": {"text": _wrapped(maps.title)}}
+    axes[f"xaxis{last}"] = {"domain": [len(arms) * width + 0.03, 1], "title": _title(_wrapped(maps.title))}
+    axes[f"xaxis{last}"]["range"] = numbers(maps.ends)  # the same for every epoch of the slider
     low, high = numbers([maps.low, maps.high])
     text = _wrapped(maps.title, select.CUT if maps.cut else "")
     colours = {**SCALE, "cmin": low, "cmax": high, "colorbar": {**SCALE["colorbar"], "title": {"text": text}}}
     return _figure([*heats, *profiles], axes, maps.layers, maps.epochs, colours, maps.rows)
+
+
+def _title(text: str) -> dict[str, Any]:
+    """The title of an axis beside its tick labels; without a distance plotly may print it over them."""
+    return {"text": text, "standoff": 4}
 
 
 def _wrapped(*texts: str) -> str:
@@ -139,7 +145,7 @@ def _panels(arms: Sequence[str], x: str, width: float) -> tuple[list[Trace], dic
         traces.append(
             {"type": "heatmap", "coloraxis": "coloraxis", "name": arm, "xaxis": f"x{axis}", "meta": {"arm": arm}}
         )
-        axes[f"xaxis{axis}"] = {"domain": [index * width, (index + 1) * width - GAP], "title": {"text": f"{arm}, {x}"}}
+        axes[f"xaxis{axis}"] = {"domain": [index * width, (index + 1) * width - GAP], "title": _title(f"{arm}, {x}")}
     return traces, axes
 
 
@@ -156,7 +162,7 @@ def _figure(
         "autorange": "reversed",
         "type": "category",
         "automargin": True,
-        "title": {"text": y},
+        "title": _title(y),
         "dtick": 1,
         "tickfont": {"size": 9},
     }

@@ -1,20 +1,21 @@
-"""The tables of a report: run and settings, last values, fits, and missing tables with their commands."""
+"""The tables of a report: run and settings, fits, and missing tables with their commands."""
 
+import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from coupled.analysis.report.missing import Missing, by_command, further_tables, missing_tables, partial_tables
-from coupled.analysis.report.tables import ReportRun, by_experiment
+from coupled.analysis.report.tables import ReportRun
 from coupled.analysis.selections.differences import rank
-from coupled.analysis.tables import largest_sample, whole_encoder
 from coupled.monitoring.terminal import counted
 
 DIFFERS = "≠"
+MANY_DIGITS = re.compile(r"(?<![\w.])\d+\.\d{7,}(?:e-?\d+)?(?![\w.])")
+LONG = 24  # rows of a table of fits or correlations, above which it is folded
 NO_NUMBER = {  # of a fit: words for an infinite value
     "level": "none: a straight line",
     "doubling_time": "does not double",
@@ -85,8 +86,13 @@ def _side_by_side(runs: Sequence[ReportRun], facts: Sequence[Mapping[str, str]])
     for key in dict.fromkeys(key for each in facts for key in each):
         values = [each.get(key, "") for each in facts]
         mark = [DIFFERS if len({*values}) > 1 else ""] if several else []
-        rows.append([cell(each) for each in (key, *values, *mark)])
+        rows.append([_shortened(cell(each)) for each in (key, *values, *mark)])
     return ["key", *(run.name for run in runs), *(["differs"] if several else [])], rows
+
+
+def _shortened(found: Cell) -> Cell:
+    """The cell with six digits of numbers that have many; the value that is copied does not change."""
+    return found._replace(text=MANY_DIGITS.sub(lambda match: f"{float(match[0]):.6g}", found.text))
 
 
 def description_facts(run: ReportRun) -> dict[str, Any]:
@@ -119,68 +125,6 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         else:
             facts[f"{prefix}{key}"] = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     return facts
-
-
-def last_values(shown: Sequence[ReportRun]) -> Table:
-    """Each arm at its last measured epoch: weight gap, CKA and RSA to each reference, and accuracies.
-
-    Args:
-        shown: runs or experiments; of several seeds the cells have mean and standard deviation.
-    """
-    several = [run for run in shown if run.seeds > 1]
-    counts = ", ".join(f"{run.name} n = {run.seeds}" if len(shown) > 1 else f"n = {run.seeds}" for run in several)
-    caption = f"Mean ± standard deviation over seeds: {counts}." if several else ""
-    return _table_of_last_values("last", "At the last measured epoch", caption, shown)
-
-
-def last_values_of_seeds(runs: Sequence[ReportRun]) -> Table:
-    """The last values of each run of the experiments that have several seeds."""
-    seeds = [run for _, group in by_experiment(runs) if len(group) > 1 for run in group]
-    return replace(_table_of_last_values("seeds", "At the last measured epoch of each seed", "", seeds), folded=True)
-
-
-def _table_of_last_values(key: str, title: str, caption: str, runs: Sequence[ReportRun]) -> Table:
-    rows = [row for run in runs for arm in run.arms for row in _last_values(run, arm)]
-    measures = ["weight gap (mean)", "CKA (test, h)", "RSA (test, h)", "NCCC (test, h)", "linear probe (test, h)"]
-    return Table(key, title, caption, ["run", "arm", "reference", *measures], rows)
-
-
-def _last_values(run: ReportRun, arm: str) -> Iterator[list[Cell]]:
-    """A row for each reference that the arm was compared with, or one row without a reference."""
-    gaps = run.table("weight_gap.csv")
-    gaps = _where(whole_encoder(gaps, "mean") if len(gaps) else gaps, arm=arm)
-    scores = _where(run.table("test_alignment.csv"), module="h", arm=arm)
-    quality = _where(run.table("quality.csv"), split="test", module="h", arm=arm)
-    accuracies = [
-        _last(_where(quality, metric=metric, variant=variant), "value", arm)
-        for metric, variant in (("nccc", "euclidean"), ("linear_probe", "regularised"))
-    ]
-    for reference in dict.fromkeys([*gaps.get("reference", ()), *scores.get("reference", ())]) or [""]:
-        of_pair = _where(scores, reference=reference)
-        gap = _last(_where(gaps, reference=reference), "gap", arm)
-        values = [gap, *(_last(_where(of_pair, metric=metric), "value", arm) for metric in ("cka", "rsa")), *accuracies]
-        if any(each.text for each in values):
-            yield [*(cell(each, arm) for each in (run.name, arm, reference)), *values]
-
-
-def _where(table: pd.DataFrame, **cells: str) -> pd.DataFrame:
-    """The rows with these values in these columns."""
-    for column, value in cells.items():
-        table = table[table[column] == value] if len(table) else table
-    return table
-
-
-def _last(table: pd.DataFrame, column: str, arm: str) -> Cell:
-    """The value of the last epoch, of the largest sample; of several seeds with the standard deviation."""
-    if table.empty:
-        return cell(None, arm)
-    last = largest_sample(table).sort_values("epoch").iloc[-1]
-    found, spread = cell(float(last[column]), arm), float(last.get(f"{column}_sd", np.nan))
-    if not found.text or np.isnan(spread):
-        return found
-    decimals = len(found.text.partition(".")[2]) if "e" not in found.text else 0
-    text = f"{found.text} ± {spread:.{decimals}f}" if decimals else f"{found.text} ± {spread:.2g}"
-    return found._replace(value=f"{found.value} ± {spread!r}", text=text)
 
 
 def fits(runs: Sequence[ReportRun]) -> Table:
@@ -216,7 +160,7 @@ def _whole_table(key: str, title: str, caption: str, runs: Sequence[ReportRun], 
     table = pd.concat(tables)
     columns = ["run", *(column for column in table if column != "run")]
     rows = [[cell(row[column], str(row["arm"])) for column in columns] for row in table.to_dict("records")]
-    return Table(key, title, caption, list(map(str, columns)), rows)
+    return Table(key, title, caption, list(map(str, columns)), rows, folded=len(rows) > LONG)
 
 
 def to_compute(runs: Sequence[ReportRun]) -> Table:

@@ -28,14 +28,13 @@ from coupled.analysis.report import arm_charts, heat_maps, loss_charts, pair_cha
 from coupled.analysis.report.charts import Chart
 from coupled.analysis.report.further_measures import measures
 from coupled.analysis.report.headline import Text, headline
+from coupled.analysis.report.last_values import last_values, last_values_of_others, last_values_of_seeds
 from coupled.analysis.report.missing import by_command, missing_tables, partial_tables
 from coupled.analysis.report.page_tables import (
     Table,
     about,
     correlations,
     fits,
-    last_values,
-    last_values_of_seeds,
     settings,
     to_complete,
     to_compute,
@@ -43,7 +42,7 @@ from coupled.analysis.report.page_tables import (
     without_empty_columns,
 )
 from coupled.analysis.report.tables import ReportRun, by_experiment, experiments, read_runs
-from coupled.analysis.report.terms import terms, unbroken
+from coupled.analysis.report.terms import terms, unbroken, with_options
 from coupled.analysis.run import Run
 from coupled.analysis.selections.differences import differences
 from coupled.analysis.selections.looks import Looks
@@ -84,7 +83,7 @@ def render(runs: Sequence[ReportRun], content: Sequence[dict[str, Any]]) -> str:
 
     charts = {part.key: part.variants for each in content for part in each["parts"] if isinstance(part, Chart)}
     template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template.filters["unbroken"] = unbroken
+    template.filters |= {"unbroken": unbroken, "with_options": with_options}
     read = {name: (PAGE / name).read_text(encoding="utf-8") for name in ("page.html", "page.css", PLOTLY, *SCRIPTS)}
     return template.from_string(read["page.html"]).render(
         title=f"coupled: {', '.join(_title(name, len(group)) for name, group in by_experiment(runs))}",
@@ -92,7 +91,7 @@ def render(runs: Sequence[ReportRun], content: Sequence[dict[str, Any]]) -> str:
         style=read["page.css"],
         script="\n".join(read[name] for name in SCRIPTS),
         plotly=read[PLOTLY],
-        data=embedded({"charts": charts, "arms": Looks(runs).colours}),
+        data=embedded({"charts": charts, "arms": Looks(runs).swatches}),
     )
 
 
@@ -114,7 +113,7 @@ def sections(runs: Sequence[ReportRun]) -> list[dict[str, Any]]:
         drawn = [chart(shown, looks) for chart in charts]
         return [replace(each, caption=each.caption + note) for each in drawn]
 
-    last = [last_values(shown), last_values_of_seeds(runs)]
+    last = [last_values(shown), last_values_of_others(shown), last_values_of_seeds(runs)]
     every: list[tuple[str, str, Sequence[Chart | Table | Text]]] = [
         ("headline", "Summary", [headline(runs, about_all), *draw(of_pairs.headline), *last]),
         ("training", "Training", draw(step_charts.steps, of_arms.throughput)),

@@ -1,7 +1,7 @@
 """The input of a report: runs, each with its tables by name. Only run.json and CSV files are read."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from coupled.analysis.selections.seeds import average, by_seed, common_name, uni
 from coupled.analysis.several_runs import run_labels
 from coupled.analysis.tables import newest, read_table
 from coupled.analysis.theory_schemas import TABLES as THEORY
+from coupled.config.controls import usual_reference
 from coupled.storage.run_description import imported_epochs
 from coupled.storage.snapshots import snapshot_epochs
 
@@ -45,6 +46,22 @@ class ReportRun:
     def table(self, name: str) -> pd.DataFrame:
         """The rows of a table; an empty frame if there are none."""
         return self.tables.get(name, pd.DataFrame())
+
+    @property
+    def references(self) -> list[str]:
+        """The references of weight_gap.csv and test_alignment.csv, the usual one of the run first."""
+        tables = [self.table(name) for name in ("weight_gap.csv", "test_alignment.csv")]
+        names = {str(each) for table in tables if len(table) for each in table["reference"].unique()}
+        usual = usual_reference(self.arm_names)
+        return sorted(names, key=lambda name: (name != usual, self.arm_names.index(name)))
+
+    def only(self, reference: str) -> "ReportRun":
+        """The run with the rows of this reference alone in the tables of pairs."""
+        tables = {
+            name: table[table["reference"] == reference] if "reference" in table else table
+            for name, table in self.tables.items()
+        }
+        return replace(self, tables=tables, members=tuple(run.only(reference) for run in self.members))
 
     @property
     def arms(self) -> list[str]:
@@ -116,6 +133,17 @@ def experiments(runs: Sequence[ReportRun]) -> list[ReportRun]:
         group[0] if len(group) == 1 else ReportRun(name, group[0].run, _means(group), len(group), tuple(group))
         for name, group in by_experiment(runs)
     ]
+
+
+def by_reference(runs: Sequence[ReportRun]) -> list[tuple[str, list[ReportRun]]]:
+    """Return each reference with the runs that have only its rows, so that a chart does not show every pair of arms.
+
+    Runs of which each has one reference are returned as they are, under the name "".
+    """
+    if all(len(run.references) < 2 for run in runs):
+        return [("", list(runs))]
+    names = dict.fromkeys(name for run in runs for name in run.references)
+    return [(name, [run.only(name) for run in runs]) for name in names]
 
 
 def _means(runs: Sequence[ReportRun]) -> dict[str, pd.DataFrame]:

@@ -3,14 +3,21 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from coupled.analysis.report.charts import Chart
 from coupled.analysis.report.headline import Text
 from coupled.analysis.report.page_tables import Table
 
+if TYPE_CHECKING:
+    from markupsafe import Markup  # comes with jinja2, which is an extra
+
 NO_BREAK = "\N{NO-BREAK SPACE}"
-# between the groups of a number's digits, a number and %, n and its value, and on both sides of ±
-TOGETHER = re.compile(r"(?<=\d) (?=\d{3}(?!\d)|%)|(?<=\bn) (?==)|(?<=\bn =) |(?<=\S) (?=±)|(?<=±) ")
+# between the groups of a number's digits, a number and %, n and its value, the ends of an interval, and around ±
+TOGETHER = re.compile(
+    r"(?<=\d) (?=\d{3}(?!\d)|%)|(?<=\bn) (?==)|(?<=\bn =) |(?<=\S) (?=±)|(?<=±) |(?<=\d,) (?=[\d.-]+\])"
+)
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")  # a browser ends lines after a hyphen
 MEANINGS = (  # pattern of its occurrence, term, meaning
     ("", "arm", "a network with its objective; the arms of a run have the same start, batches and augmentations"),
     (r"reference", "reference", "the arm that the others are compared with"),
@@ -67,7 +74,7 @@ def terms(parts: Sequence[Chart | Table | Text]) -> Terms:
 def _texts(part: Chart | Table | Text) -> Iterator[str]:
     """The words of a part of the page, without the cells of tables."""
     if isinstance(part, Text):
-        yield from part.sentences
+        yield from (*part.sentences, part.note)
         return
     yield from (part.title, part.caption)
     if isinstance(part, Table):
@@ -80,6 +87,13 @@ def _texts(part: Chart | Table | Text) -> Iterator[str]:
         yield from (axis["title"]["text"] for axis in axes if "text" in axis.get("title", {}))
 
 
-def unbroken(text: str) -> str:
-    """Return the text with spaces that no line ends at: in "n = 1 440", "95 %" and "0.86 ± 0.02"."""
-    return TOGETHER.sub(NO_BREAK, text)
+def unbroken(text: str) -> "Markup":
+    """Return the text as HTML in which no line ends within "n = 1 440", "0.86 ± 0.02", "[0.84, 0.87]" or an option."""
+    return with_options(TOGETHER.sub(NO_BREAK, text))
+
+
+def with_options(text: str) -> "Markup":
+    """Return the text as HTML in which no line ends within an option of a command; its characters stay the same."""
+    from markupsafe import Markup, escape
+
+    return Markup(OPTION.sub(r'<span class="whole">\g<0></span>', str(escape(text))))

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
 from coupled.analysis.selections.looks import Looks, Source, interval_of, of_arms
 from coupled.analysis.selections.panels import EPOCHS, Axis, Panel, Panels
+from coupled.analysis.selections.seeds import derived
 from coupled.analysis.selections.words import limits, words
 from coupled.analysis.tables import largest_sample
 
@@ -27,8 +29,8 @@ DUALITY = {  # metric, variant of collapse.csv -> title
     ("l_nc", "unnormalised"): "$L_{{nc}}$ of {}",
     ("l_c", "unit_norm"): "$L_c$ of {} at unit norm",
     ("l_nc", "unit_norm"): "$L_{{nc}}$ of {} at unit norm",
-    ("sample_norms", "unnormalised"): r"$\sum_i |z_i|^4$ over images",
-    ("dimension_norms", "unnormalised"): r"$\sum_j |k_j|^4$ over dimensions",
+    ("sample_norms", "unnormalised"): r"$\sum_i$ |row i of {}|$^4$",
+    ("dimension_norms", "unnormalised"): r"$\sum_j$ |column j of {}|$^4$",
     ("norm", "unnormalised"): "mean norm of {}",
 }
 BOUNDS = {"proposition_1": "--", "documented_form": ":"}  # of few-shot errors -> dash
@@ -120,6 +122,9 @@ def few_shot(sources: Sources, looks: Looks) -> list[Panel]:
                         words_of = form.replace("_", " ")
                         line = looks.series(source, arm, bound["shots"], bound["value"], words_of, dash=dash)
                         panel.series.append(line)
+    for panel in panels.filled():
+        if len(panel.places()) == 1:  # side by side, as at a single epoch
+            panel.x = Axis(panel.x.title, whole=True)
     return panels.filled()
 
 
@@ -155,10 +160,16 @@ def eigenspaces(sources: Sources, looks: Looks) -> list[Panel]:
             y = Axis(f"eigenspace alignment of {layer}, mean over directions, {split} images", low=-1.0, high=1.0)
             panel = panels.panel((metric, layer, split), y.title, y)
             panel.count(rows, split)
-            for arm, own in of_arms(source, rows):
-                means = own.groupby("epoch")["value"].mean()
-                panel.series.append(looks.series(source, arm, means.index, means))
+            means = derived(source, partial(_mean_alignment, layer, split), ["arm", "epoch"])
+            for arm, own in of_arms(source, means):
+                panel.series.append(looks.series(source, arm, own["epoch"], own["value"], interval=interval_of(own)))
     return panels.filled()
+
+
+def _mean_alignment(layer: str, split: str, source: Source) -> pd.DataFrame:
+    """The mean over directions of the eigenspace alignment of a layer in one run, by arm and epoch."""
+    found = [rows for *of, rows in _rows(source, "eigenspace_alignment") if of == [layer, split]]
+    return pd.concat(found).groupby(["arm", "epoch"], sort=False)["value"].mean().reset_index()
 
 
 def duality(sources: Sources, looks: Looks) -> list[Panel]:

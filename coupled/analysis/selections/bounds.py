@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import exprel
 
 from coupled.analysis.selections.looks import Looks, Source, interval_of, of_pairs
-from coupled.analysis.selections.panels import Axis, Panel, Panels
+from coupled.analysis.selections.panels import EPOCHS, Axis, Panel, Panels
 from coupled.analysis.selections.seeds import derived
 from coupled.analysis.selections.words import limits, words
 from coupled.analysis.tables import largest_sample, whole_encoder
@@ -28,6 +28,7 @@ def alignment_bounds(sources: Sources, looks: Looks) -> list[Panel]:
     for source in sources:
         table = source.table("bounds.csv")
         table = table[table["of"].isin(["cka", "rsa"])] if len(table) else table
+        table = table.sort_values("split", kind="stable") if len(table) else table  # test first, as in other charts
         for (of, layer, split), group in table.groupby(["of", "module", "split"], sort=False) if len(table) else ():
             low, high = limits(str(of), "pair")
             y = Axis(f"{words(str(of))} and its lower bounds, {split} images, {layer}", low=low, high=high)
@@ -87,7 +88,8 @@ def _curve(reference: str, arm: str, model: str, epochs: NDArray[np.float64], so
 
 def weight_shape(sources: Sources, looks: Looks) -> list[Panel]:
     """The global weight distance and the fitted shape of its bound."""
-    panel = Panel(("shape",), "", Axis("epoch", whole=True), Axis("||w_a - w_b||, all weights", low=0.0))
+    y = Axis("weight distance ‖w_a - w_b‖, all weights", low=0.0)
+    panel = Panel(("shape",), "", EPOCHS, y)
     for source in sources:
         table = source.table("bounds.csv")
         table = table[table["bound"] == "exponential_shape"] if len(table) else table
@@ -96,7 +98,7 @@ def weight_shape(sources: Sources, looks: Looks) -> list[Panel]:
             own, more = own[own["fit_epochs"] == own["fit_epochs"].max()], f"to {reference}" if several else ""
             options: dict[str, Any] = {"kind": "points", "interval": interval_of(own, "measured")}
             points = looks.series(source, arm, own["epoch"], own["measured"], more, reference, **options)
-            shape = f"shape {describe_fit(own)}" if source.seeds == 1 else "mean of the fitted shapes"
+            shape = f"shape: {describe_fit(own)}" if source.seeds == 1 else "mean of the fitted shapes"
             label, options = " ".join(filter(None, (more, shape))), {"dash": "--", "interval": interval_of(own)}
             curve = looks.series(source, arm, own["epoch"], own["value"], label, reference, **options)
             panel.series += [points, curve]
@@ -105,5 +107,16 @@ def weight_shape(sources: Sources, looks: Looks) -> list[Panel]:
 
 def describe_fit(rows: pd.DataFrame) -> str:
     """The parameters of the fit in the last row."""
-    epochs, last, slope, beta = rows[["fit_epochs", "fit_last_epoch", "slope", "beta"]].iloc[-1]
-    return f"fitted to {counted(int(epochs), 'epoch')} up to {last:g}: slope={slope:.6g} beta={beta:.6g}"
+    slope, beta = rows[["slope", "beta"]].iloc[-1]
+    return f"slope {slope:.3g}, β {beta:.3g}"
+
+
+def fitted_epochs(sources: Sources) -> str:
+    """The epochs that the shapes were fitted to, in words; "" without a shape or if the runs differ."""
+    tables = [source.table("bounds.csv") for source in sources]
+    shapes = [table[table["bound"] == "exponential_shape"] for table in tables if len(table)]
+    of_each = {tuple(rows[["fit_epochs", "fit_last_epoch"]].max()) for rows in shapes if len(rows)}
+    if len(of_each) != 1:
+        return ""
+    epochs, last = of_each.pop()
+    return f"Fitted to {counted(int(epochs), 'epoch')} up to epoch {last:g}."

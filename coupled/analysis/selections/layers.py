@@ -9,7 +9,7 @@ import pandas as pd
 
 from coupled.analysis.selections.looks import Source, of_arms, to_the
 from coupled.analysis.selections.panels import n_of_rows, numbers
-from coupled.analysis.selections.words import words
+from coupled.analysis.selections.words import limits, words
 from coupled.analysis.tables import largest_sample
 
 STEM, TOP = ("stem", "patch_embed", "conv_stem", "conv1", "bn1"), ("norm", "head", "projector", "h", "z")  # of timm
@@ -35,6 +35,16 @@ class Maps:
     low: float = 0.0
     high: float = 1.0
     cut: bool = False
+    possible: tuple[float, float] = (-np.inf, np.inf)  # lowest and highest possible value
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The ends of an axis on which all cells are: 3 % beyond the extreme ones, but not beyond what is possible."""
+        values = np.array([cell for arm in self.cells.values() for row in arm for cell in row])
+        values = values[np.isfinite(values)] if np.isfinite(values).any() else np.zeros(1)
+        low, high = float(values.min()), float(values.max())
+        margin = 0.03 * (high - low) or 0.05
+        return max(low - margin, self.possible[0]), min(high + margin, self.possible[1])
 
 
 def of_weights(source: Source, table: pd.DataFrame, measure: str) -> list[Maps]:
@@ -57,7 +67,9 @@ def of_scores(source: Source, table: pd.DataFrame, split: str) -> Maps:
     """The maps of one metric with one reference, of the largest sample of each layer."""
     rows = pd.concat([largest_sample(each) for _, each in table.groupby("module", sort=False)])
     title = f"{words(str(table['metric'].iloc[0]))} with {to_the([table])}, {split} images"
-    return over_epochs(source, rows, "value", title, "layer", split)
+    maps = over_epochs(source, rows, "value", title, "layer", split)
+    maps.possible = limits(str(table["metric"].iloc[0]), "pair")
+    return maps
 
 
 def over_epochs(source: Source, rows: pd.DataFrame, column: str, title: str, row: str, split: str = "") -> Maps:

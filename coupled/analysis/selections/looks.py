@@ -44,13 +44,15 @@ class Looks:
     """Labels and styles of arms, the same in all charts.
 
     With several sources the label is "source:arm" and the dash is that of the source; arms that share a colour differ
-    in dash as well.
+    in dash as well. `swatches` are the colours by arm, grey for twins of earlier arms.
     """
 
     def __init__(self, sources: Sequence[Source]) -> None:
         self.sources = [source.name for source in sources]
         self.arms = list(dict.fromkeys(arm for source in sources for arm in source.arm_names))
         self.colours, self._indices = arm_colours(self.arms), arm_indices(self.arms)
+        twins = {arm for source in sources for arm in source.twins_of("")}
+        self.swatches = {arm: NOISE if arm in twins else colour for arm, colour in self.colours.items()}
 
     def label(self, source: Source, arm: str, more: str = "", reference: str = "", band: bool = False) -> str:
         """The text in the legend; `more` is the rest that distinguishes several lines of an arm.
@@ -69,7 +71,8 @@ class Looks:
             found = style(self.colours[arm], index + index // len(COLOURS) + shift, index + shift)
         else:
             place = self.sources.index(source.name)
-            found = style(self.colours[arm], place + sources * (index // len(COLOURS) + shift), index + shift)
+            dash = place + sources * (index // len(COLOURS) + shift)
+            found = style(self.colours[arm], dash, index + shift + place)  # points of one arm differ in their markers
         return found._replace(color=NOISE) if arm in source.twins_of(reference) else found
 
     def series(

@@ -35,7 +35,7 @@ def losses(sources: Sources, looks: Looks) -> list[Panel]:
                 panel.series.append(looks.series(source, arm, own["epoch"], own["value"], interval=interval_of(own)))
     for source in sources:
         for arm, own in of_arms(source, source.table("epochs.csv")):
-            panel = panels.panel(("training",), "training loss of each arm", Axis("training loss (nats)"))
+            panel = panels.panel(("training",), "training loss of each arm", Axis("training loss of the arm"))
             line = looks.series(source, arm, own["epoch"], own["loss"], interval=interval_of(own, "loss"))
             panel.series.append(line)
     return panels.filled()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ from coupled.analysis.representations.layers import OUTPUTS
 from coupled.analysis.selections.looks import Looks, Source, interval_of, of_pairs, to_the
 from coupled.analysis.selections.panels import Axis, Floor, Panel, Panels, Ring, numbers
 from coupled.analysis.selections.seeds import derived
-from coupled.analysis.selections.words import limits, value_of_equal_arms, words
+from coupled.analysis.selections.words import METRICS, limits, value_of_equal_arms, words
 from coupled.analysis.tables import largest_sample, whole_encoder
 
 ALIGNMENTS = {"cka": "CKA", "rsa": "RSA"}
@@ -56,7 +57,8 @@ def alignment(
             if table.empty:
                 continue
             table = table.sort_values("module", key=lambda layers: ~layers.isin(OUTPUTS), kind="stable")
-            for (metric, layer), group in table.groupby(["metric", "module"], sort=False):
+            groups = sorted(table.groupby(["metric", "module"], sort=False), key=_rank)
+            for (metric, layer), group in groups:
                 low, high = limits(str(metric), "pair")
                 title = f"{words(str(metric))} with {name}, {split} images, {layer}"
                 key, y = (str(metric), str(layer), split), Axis(title, low=low, high=high)
@@ -65,6 +67,13 @@ def alignment(
                 panel.count(rows, split)
                 add_pairs(panel, source, looks, rows, "value", value_of_equal_arms(str(metric)))
     return panels.filled()
+
+
+def _rank(group: tuple[Any, pd.DataFrame]) -> tuple[bool, int, bool]:
+    """The place of a metric and a layer in menus and figures: h and z first, then CKA before other metrics."""
+    metric, layer = group[0]
+    known = list(METRICS)
+    return layer not in OUTPUTS, known.index(metric) if metric in known else len(known), layer != "h"
 
 
 def add_pairs(
@@ -83,6 +92,7 @@ def add_pairs(
         more, interval = f"to {reference}" if several else "", interval_of(own, column)
         line = looks.series(source, arm, own["epoch"], own[column], more, reference, interval=interval)
         panel.series.append(line)
+        panel.bars = "95 % intervals over images" if interval and source.seeds == 1 else panel.bars
 
 
 def _widen_floor(panel: Panel, rows: pd.DataFrame, column: str, equal: float) -> None:
@@ -171,9 +181,9 @@ def add_paths(
         kind = "points" if markers else None
         panel.series.append(looks.series(source, arm, own[x], own[y], more, reference, kind=kind, texts=texts))  # type: ignore[arg-type]
         ends = own[own["epoch"] == last]
-        label, xs, ys = panel.ring or (f"epoch {last}", [], [])
+        label, xs, ys, arms = panel.ring or Ring(f"epoch {last}", [], [])
         label = label if label == f"epoch {last}" else "last epoch"
-        panel.ring = Ring(label, [*xs, *numbers(ends[x])], [*ys, *numbers(ends[y])])
+        panel.ring = Ring(label, [*xs, *numbers(ends[x])], [*ys, *numbers(ends[y])], [*arms, *ends["arm"]])
 
 
 def same_ring(panels: Iterable[Panel]) -> None:

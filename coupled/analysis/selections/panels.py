@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -48,6 +49,11 @@ class Series:
     kind: Kind = "line"
     texts: Sequence[str] = ()  # of the points
 
+    @property
+    def has_band(self) -> bool:
+        """Whether the interval is an area: that of a mean over seeds, of more than one point. Others are bars."""
+        return self.low is not None and self.seeds > 1 and len(self.x) > 1
+
 
 class Floor(NamedTuple):
     """The noise floor: a band from the value of equal arms to that of the most distant twin."""
@@ -64,6 +70,7 @@ class Ring(NamedTuple):
     label: str
     x: Sequence[float]
     y: Sequence[float]
+    arms: Sequence[str] = ()  # of the points
 
 
 @dataclass
@@ -79,6 +86,7 @@ class Panel:
     floor: Floor | None = None
     counts: dict[str, None] = field(default_factory=dict)  # "357 test images", in order
     ring: Ring | None = None
+    bars: str = ""  # what the intervals of one seed are
 
     def places(self) -> list[float]:
         """The distinct x values of the series, ascending."""
@@ -94,6 +102,15 @@ class Panel:
         """The epoch of a panel over epochs that has a single one; None for other panels."""
         places = self.places() if self.x.whole else []
         return places[0] if len(places) == 1 else None
+
+    def ends(self) -> tuple[float, float] | None:
+        """The lowest and the highest drawn value, with intervals and the noise floor; None without values."""
+        drawn = as_drawn(self)
+        parts = [part for each in drawn.series for part in (each.y, each.low, each.high) if part is not None]
+        parts += [drawn.floor.low, drawn.floor.high] if drawn.floor else []
+        values = np.array([value for part in parts for value in part], dtype=float)
+        values = values[np.isfinite(values) & ((values > 0) | (not self.y.log))]
+        return (float(values.min()), float(values.max())) if len(values) else None
 
     def shifts(self) -> list[float]:
         """How far right of its epoch each series is drawn: those of a single epoch side by side, others at 0."""
@@ -124,8 +141,11 @@ def as_drawn(panel: Panel) -> Panel:
     """The panel in a form that is visible: a single point is no line, and a single epoch has no band.
 
     Curves at a single place become points, whose marker follows their dash; the noise floor of a single epoch becomes
-    half an epoch wide on both sides. Other panels are returned as they are.
+    half an epoch wide on both sides. On a logarithmic axis an interval that reaches 0 is left out: it would cover the
+    panel down to its lower end. The band of a mean ends at the possible values of the axis.
     """
+    prepare = _positive if panel.y.log else partial(_possible, panel.y)
+    panel = replace(panel, series=[prepare(each) for each in panel.series])
     if len(panel.places()) != 1:
         return panel
     markers = list(MARKERS)
@@ -144,6 +164,27 @@ def as_drawn(panel: Panel) -> Panel:
     return replace(panel, series=series, floor=wide)
 
 
+def _positive(series: Series) -> Series:
+    """The series without the parts of its interval that reach 0."""
+    if series.low is None or series.high is None:
+        return series
+    low, high = (np.where(np.array(series.low) > 0, end, np.nan).tolist() for end in (series.low, series.high))
+    return replace(series, low=low, high=high)
+
+
+def _possible(axis: Axis, series: Series) -> Series:
+    """The series with its band cut at the ends of the axis."""
+    if not series.has_band or series.low is None or series.high is None:
+        return series
+    low, high = (np.clip(end, axis.low, axis.high).tolist() for end in (series.low, series.high))
+    return replace(series, low=low, high=high)
+
+
+def _reaches_zero(panel: Panel) -> bool:
+    """Whether a part of an interval is left out because the axis is logarithmic."""
+    return panel.y.log and any(low <= 0 for each in panel.series for low in each.low or ())
+
+
 def numbers(values: Any) -> list[float]:
     """Floats, NaN for what is not finite."""
     cells = np.asarray(pd.Series(list(values), dtype=object).astype(float))
@@ -156,7 +197,9 @@ def n_of(panels: Iterable[Panel]) -> str:
     counts = dict.fromkeys(count for panel in every for count in panel.counts)
     seeds = {series.seeds for panel in every for series in panel.series if series.arm}
     bands = any(series.low is not None for panel in every for series in panel.series)
-    return _in_words(list(counts), sorted(seeds), bands)
+    bars = [f"bars: {each}" for each in dict.fromkeys(panel.bars for panel in every) if each]
+    cut = ["intervals that reach 0 are not drawn"] if any(map(_reaches_zero, every)) else []
+    return "; ".join(filter(None, (_in_words(list(counts), sorted(seeds), bands), *bars, *cut)))
 
 
 def n_of_rows(rows: pd.DataFrame, split: str, seeds: int, bands: bool = False) -> str:

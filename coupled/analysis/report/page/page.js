@@ -1,6 +1,7 @@
 // REPORT = {charts: {key: {variant: {data, layout, slider?}}}, arms: {arm: colour}}; the page contains plotly.
 const NARROW = 720; // pixels of a chart, below which two panels are stacked: also at 768 pixels and in print
 const MAP = 190, FRAME = 120; // pixels: least width of a heat map, and titles and legend around it (FRAME of heat_maps.py)
+const BELOW = 0.9999; // of a colour bar above maps: at 1 plotly moves the titles of all axes up, over the tick labels
 const PAPER = { width: 680, height: 900, map: 105 }; // pixels of a printed chart, within A4 and letter; its least map
 const root = document.documentElement;
 const off = new Set(); // arms that are switched off
@@ -8,12 +9,23 @@ const charts = [...document.querySelectorAll("figure.chart")];
 const stale = new Set(charts), near = new Set(); // not drawn as the controls say; in the window or close to it
 const idle = () => new Promise((next) => { if (window.requestIdleCallback) requestIdleCallback(next, { timeout: 1000 }); else setTimeout(next, 50); });
 let printing = false, drawingRest = false;
+let revision = 0; // without a new one Plotly.react of equal data gives the axes the range of an empty chart
 
 const colour = (name) => getComputedStyle(root).getPropertyValue(name).trim();
 
 function legendRows(data, width) { // plotly gives every entry of the legend the width of the longest one
-  const names = [...new Set(data.filter((trace) => trace.showlegend !== false).map((trace) => trace.name || ""))];
-  return Math.ceil(names.length / Math.max(1, Math.floor(width / (55 + 7 * Math.max(...names.map((name) => name.length))))));
+  const names = [...new Set(data.filter((trace) => trace.showlegend !== false).map((trace) => trace.name || ""))].map((name) => name.split("<br>"));
+  const lines = Math.max(0, ...names.map((name) => name.length)), letters = Math.max(0, ...names.flat().map((line) => line.length));
+  return lines * Math.ceil(names.length / Math.max(1, Math.floor(width / (55 + 7 * letters))));
+}
+
+function inLines(name, width) { // plotly cuts off what is wider than the chart
+  const most = Math.max(12, Math.floor((width - 55) / 7)), lines = [""];
+  for (const part of (name || "").split(/(?= · )|(?<=:)|(?<=,)(?=\S)/)) {
+    if (lines.at(-1) && (lines.at(-1) + part).trimEnd().length > most) lines.push("");
+    lines[lines.length - 1] += part;
+  }
+  return lines.map((line) => line.trim()).join("<br>");
 }
 
 function themed(layout, data, width) {
@@ -21,8 +33,8 @@ function themed(layout, data, width) {
   const stacked = layout.grid && width < NARROW; // panels one below the other
   if (stacked) layout.grid = { rows: 2, columns: 1, pattern: "independent", ygap: 0.3 };
   const result = {
-    height: (stacked ? 640 : 360) + 20 * legendRows(data, width), margin: { l: 60, r: 16, t: 34, b: 46 }, hovermode: "closest",
-    legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", maxheight: 0.7 }, ...layout,
+    height: (stacked ? 640 : printing ? 300 : 360) + 20 * legendRows(data, width), margin: { l: 60, r: 16, t: 34, b: 46 }, hovermode: "closest",
+    legend: { orientation: "h", yref: "container", y: 0, yanchor: "bottom", maxheight: 0.7, tracegroupgap: 0 }, ...layout,
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     font: { color: colour("--ink"), family: getComputedStyle(document.body).fontFamily, size: 12 },
     modebar: { bgcolor: "rgba(0,0,0,0)", color: colour("--soft"), activecolor: colour("--ink") }, // above the panels: margin.t
@@ -44,21 +56,21 @@ function inRows(layout, data, width, least = MAP, tallest = Infinity) { // maps 
   const names = Object.keys(layout).filter((key) => /^xaxis\d*$/.test(key)), columns = Math.max(1, Math.floor((width - FRAME) / least));
   if (columns >= names.length) return { layout, data };
   const rows = Math.ceil(names.length / columns), height = Math.min(layout.height - FRAME, (tallest - FRAME) / rows - 76);
-  const row = height + 76, gap = 76 / (rows * row);
-  const result = { ...layout, height: rows * row + FRAME };
+  const row = height + 76, all = rows * row - 76; // 76: title of the x axis; that of the last row is in the margin
+  const result = { ...layout, height: all + FRAME };
   names.forEach((name, place) => {
-    const suffix = name.slice(5), column = place % columns, top = 1 - Math.floor(place / columns) / rows;
+    const suffix = name.slice(5), column = place % columns, top = 1 - Math.floor(place / columns) * row / all;
     result[name] = { ...layout[name], domain: [column / columns, (column + 1) / columns - (columns > 1 ? 0.02 : 0)], anchor: "y" + suffix };
-    result["yaxis" + suffix] = { ...layout.yaxis, anchor: "x" + suffix, domain: [Math.max(0, top - 1 / rows + gap), top], showticklabels: column === 0, ...(column && { title: {} }) };
+    result["yaxis" + suffix] = { ...layout.yaxis, anchor: "x" + suffix, domain: [Math.max(0, top - height / all), top], showticklabels: column === 0, ...(column && { title: {} }) };
   });
-  if (layout.coloraxis) result.coloraxis = { ...layout.coloraxis, colorbar: { ...layout.coloraxis.colorbar, orientation: "h", x: 0.5, xanchor: "center", y: 1, yanchor: "bottom", len: 1 } };
+  if (layout.coloraxis) result.coloraxis = { ...layout.coloraxis, colorbar: { ...layout.coloraxis.colorbar, orientation: "h", x: 0.5, xanchor: "center", y: BELOW, yanchor: "bottom", len: 1 } };
   return { layout: result, data: data.map((trace) => ({ ...trace, yaxis: "y" + (trace.xaxis || "x").slice(1) })) };
 }
 
 function decades(axis, key, data) { // ticks of a logarithmic axis: powers of ten, if the values span some
   if (axis.type !== "log" || axis.tickvals) return {};
   const values = data.flatMap((trace) => trace[key[0]] || []).filter((value) => value > 0);
-  return Math.max(...values) >= 10 * Math.min(...values) ? { dtick: 1 } : {};
+  return Math.max(...values) >= 10 * Math.min(...values) ? { dtick: 1, tickfont: { size: 9.6 } } : {}; // plotly draws powers 1.25 times as large
 }
 
 function whole(axis, data) { // epochs are whole numbers: no ticks between them where there are few
@@ -99,7 +111,8 @@ async function draw(chart) {
   }
   chart.querySelector(".epochs").hidden = !figure.slider;
   data = data.map((trace) => ({ ...trace, visible: shown(trace) }));
-  const drawn = Plotly.react(plot, data, themed({ ...structuredClone(layout), ...more }, figure.data, width),
+  const named = data.map((trace) => (trace.name ? { ...trace, name: inLines(trace.name, width) } : trace));
+  const drawn = Plotly.react(plot, named, themed({ ...structuredClone(layout), ...more, datarevision: ++revision }, named, width),
     { responsive: !printing, displaylogo: false, showSendToCloud: false, plotlyServerURL: "", modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"] });
   describe(chart, layout, data);
   await drawn;

@@ -4,7 +4,7 @@ const MOST_NAMED = 8; // lines of a chart in its sentence
 
 const rounded = (value) => (typeof value === "number" ? String(Number(value.toPrecision(4))) : String(value ?? ""));
 const titleOf = (layout, axis) => layout[axis.replace(/^([xy])/, "$1axis")]?.title?.text?.replaceAll("<br>", " ") ?? "";
-const isShown = (trace) => trace.visible !== false && !(trace.meta && trace.meta.profile); // a profile repeats its map
+const isShown = (trace) => trace.visible !== false && !(trace.meta && (trace.meta.profile || trace.meta.ring)); // these repeat other points
 
 function lastPoint(trace) { // the last point of a line that has a value
   for (let place = trace.x.length - 1; place >= 0; place--) if (trace.x[place] !== null && (trace.y[place] ?? null) !== null) return place;
@@ -17,7 +17,7 @@ function sentence(layout, data) { // the last value of every line, the range of 
     let where, said;
     if (trace.type === "heatmap") {
       const values = trace.z.flat().filter((value) => value !== null);
-      where = `Heat maps of ${layout.coloraxis?.colorbar?.title?.text || "the values"}, least to largest`;
+      where = `Heat maps of ${(layout.coloraxis?.colorbar?.title?.text || "the values").replaceAll("<br>", " ")}, least to largest`;
       said = values.length ? `${trace.name} ${rounded(Math.min(...values))} to ${rounded(Math.max(...values))}` : `${trace.name} no values`;
     } else {
       const last = lastPoint(trace);
@@ -61,7 +61,11 @@ function fillNumbers(chart, layout, data) { // only an open table: a closed one 
   if (!details.open) return;
   const table = element("table", box), head = element("tr", element("thead", table)), body = element("tbody", table);
   const [columns, ...rows] = numbers(layout, data);
-  for (const column of columns) element("th", head, String(column)).scope = "col";
+  columns.forEach((column, place) => {
+    const cell = element("th", head, String(column));
+    cell.scope = "col";
+    if (rows.some((row) => typeof row[place] === "number")) cell.className = "number";
+  });
   for (const row of rows) {
     const line = element("tr", body);
     for (const value of row) {
