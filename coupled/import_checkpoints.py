@@ -166,7 +166,8 @@ def say_what_matched(files: Files, firsts: Mapping[str, "Imported"], projector: 
             say(f"arm {arm}: not imported: {', '.join(unused[:SHOWN])}{more}")
     if not projector:
         say(
-            "no projector is imported, so there is no layer z: not every arm has one of the supported form and one size"
+            "no projector is imported, so there is no layer z; that needs a projector of a supported form in every arm,"
+            " all of one size"
         )
 
 

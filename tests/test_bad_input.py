@@ -233,8 +233,8 @@ CHAIN = "\n".join(["a0: &a0 [x]", *(f"a{n}: &a{n} [*a{n - 1}]" for n in range(1,
         (b"name: !!timestamp x\n", "tags are not allowed: remove !!timestamp"),
         (b"name: ! x\n", "tags are not allowed: remove !"),
         (b"seed: 1" + b":59" * 300 + b".5\n", "not readable as YAML"),
-        (b"- a\n- b\n", "a settings file must be a mapping of keys, got list"),
-        (b"", "a settings file must be a mapping of keys, got NoneType"),
+        (b"- a\n- b\n", "a settings file must be a mapping of keys, got a list"),
+        (b"", "a settings file must be a mapping of keys, got an empty file"),
     ],
 )
 def test_hostile_yaml_is_refused(tmp_path: Path, content: bytes, message: str) -> None:

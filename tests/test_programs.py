@@ -270,6 +270,7 @@ def test_the_start_prints_the_size_and_cost_of_the_run(capsys: pytest.CaptureFix
             ["--config", "nowhere.yaml"],
             "config: no file 'nowhere.yaml'; pass a path or the name of a packaged settings file",
         ),
+        (["--config", "runs"], "config: 'runs' is a folder; pass a file or the name of a packaged settings file"),
         (["epochs=1"], "CONFIG: missing; pass a settings file or the name of a packaged one (demo)"),
         (["--config", "tiny.yaml", "batch.siz=3"], "did you mean 'size'"),
         (["--config", "tiny.yaml"], "--resume to continue it or --overwrite"),

@@ -151,6 +151,8 @@ def test_max_steps_stops_after_that_step(whole: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"--max-steps: got 9; allowed is 10 to 10"):
         tiny.train(run, resume=True, max_steps=9, **TWO)
     tiny.train(run, resume=True, **TWO)
+    with pytest.raises(ValueError, match=r"--max-steps: got 4; the run is complete after step 10$"):
+        tiny.train(run, resume=True, max_steps=4, **TWO)
     assert_equal_runs(run, whole)
 
 

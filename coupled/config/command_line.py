@@ -139,5 +139,7 @@ def find_config(name: str | Path) -> Path:
     if str(name) in packaged_configs():
         return packaged
     known = ", ".join(packaged_configs())
+    if path.is_dir():
+        raise ValueError(f"config: '{name}' is a folder; pass a file or the name of a packaged settings file ({known})")
     near = did_you_mean(str(name), packaged_configs())
     raise ValueError(f"config: no file '{name}'{near}; pass a path or the name of a packaged settings file ({known})")

@@ -47,7 +47,8 @@ def load_settings(
     path = find_config(str(config))
     given = read_yaml(path)
     if not isinstance(given, dict):
-        raise ValueError(f"{path}: a settings file must be a mapping of keys, got {type(given).__name__}")
+        found = "an empty file" if given is None else f"a {type(given).__name__}"
+        raise ValueError(f"{path}: a settings file must be a mapping of keys, got {found}")
     if "base" in given:  # no key of the settings
         command = suggest("sweep", str(path))
         raise ValueError(f"{path}: this is a sweep file (it has the key 'base'); run it with: {command}")

@@ -122,7 +122,8 @@ def match_encoder(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -
         raise ValueError(f"{len(missing)} of {len(needed)} tensors of the encoder are missing: {_listed(missing)}")
     shapes = [(own, name) for own, name in _under(prefix, needed) if found[name].shape != expected[own].shape]
     for own, name in shapes[:1]:
-        hint = "; the file has another stem: set encoder.stem" if own.startswith("conv1.") and len(shapes) == 1 else ""
+        other_stem = own.startswith("conv1.") and len(shapes) == 1
+        hint = "; the file has another stem: set encoder.stem (import-checkpoints: --stem)" if other_stem else ""
         raise ValueError(
             f"{len(shapes)} of {len(needed)} tensors of the encoder have another shape: '{name}' is"
             f" {tuple(found[name].shape)}, the encoder's {tuple(expected[own].shape)}{hint}"

@@ -177,8 +177,8 @@ def check_folder(
         there = description.get("settings", {})
         if changes := first_differences(there, settings, may_change):
             raise ValueError(
-                f"--resume: '{run}' was started with other settings: {changes}; use those in run.json, or another"
-                " --run-dir"
+                f"--resume: '{run}' was started with other settings: {changes}; use those in run.json, another"
+                " --run-dir, or --overwrite in place of --resume"
             )
         _check_own_folders(run)
     elif not overwrite:
