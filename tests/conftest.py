@@ -35,9 +35,9 @@ def _pool_ends_with_the_test_run() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests come first, so that none of them is left alone for the end."""
+    """Files with slow tests come first, then those of whole runs, so that none of them is left alone for the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    items.sort(key=lambda item: (item.path not in slow, len(item.path.parts)))
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -109,6 +109,7 @@ def test_the_wheel_names_and_contains_both_licences(environment: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_every_command_of_the_wheel_and_its_suggestions_run(run: Run) -> None:
     """A run from its start to its report. The suggested commands are run as printed."""
     stopped = run(f"coupled train demo {shlex.join(SMALL)} --max-steps 2")

@@ -32,6 +32,7 @@ def findings(run: Path) -> list[str]:
         return [str(error)]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("read_once")
 def test_every_damage_is_noticed_or_harmless(runs: dict[str, Path]) -> None:
     """Damage that verify accepts is found by nothing else. Every kind of damage and of file is covered."""

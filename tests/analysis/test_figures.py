@@ -52,6 +52,7 @@ def lines(figure: Figure, panel: int) -> dict[str, list[list[float]]]:
     }
 
 
+@pytest.mark.slow
 def test_every_figure_is_written_as_png_and_pdf_and_equal_tables_give_equal_bytes(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -112,6 +112,7 @@ def test_a_class_of_one_or_two_images_has_no_interval(images: int) -> None:
         assert all(map(np.isnan, interval(0.5, parts[score], 20, 0, (0, 1))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("images", "wanted", "repeats"), [(200, SMOOTH, 40), (60, SUBSET, 40)])
 def test_intervals_cover_95_percent_and_have_the_width_of_the_score_distribution(
     images: int, wanted: list[Score], repeats: int

@@ -116,7 +116,7 @@ def test_a_sweep_over_seeds_draws_mean_and_standard_deviation_against_the_option
     (tmp_path / "sweep.json").write_text(json.dumps({"format": FORMAT, **content}))
     place = {"table": "test_alignment", "split": "test", "reference": "cl", "module": "h", "metric": "cka"}
     rows = [
-        {**place, "run": f"seed={seed}", "arm": arm, "epoch": epoch, "value": epoch + number / 10 + seed}
+        {**place, "run": f"seed={seed}", "arm": arm, "epoch": epoch, "value": (epoch + number / 10 + seed) / 10}
         for seed in (0, 1)
         for number, arm in enumerate(ARMS)
         for epoch in (1, 2)
@@ -127,8 +127,8 @@ def test_a_sweep_over_seeds_draws_mean_and_standard_deviation_against_the_option
     sweep_figures.draw(tmp_path, pd.DataFrame(rows).reindex(columns=list(COLUMNS)))
     share, groups = saved["options"][0].axes
     names = list(ARMS)
-    expected = [(x, 2.5 + names.index(arm) / 10) for arm, x in (("none", 0.0), ("tenth", 0.1), ("nscl", 1.0))]
+    expected = [(x, 0.25 + names.index(arm) / 100) for arm, x in (("none", 0.0), ("tenth", 0.1), ("nscl", 1.0))]
     np.testing.assert_allclose(share.lines[0].get_xydata(), expected, atol=1e-12)
     heights = np.array(share.collections[0].get_paths()[0].vertices)[:, 1]
-    assert heights.max() - max(y for _, y in expected) == pytest.approx(0.5**0.5)
+    assert heights.max() - max(y for _, y in expected) == pytest.approx(0.5**0.5 / 10)
     assert groups.get_xlabel() == "label_groups of nscl"

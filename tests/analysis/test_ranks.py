@@ -54,6 +54,7 @@ def program_on_a_rank(arguments: list[str]) -> int:
     return main(arguments)
 
 
+@pytest.mark.slow
 def test_the_program_gives_one_table_on_two_ranks(
     drifting_run: Path, tmp_path: Path, table: Callable[[Path], list[dict[str, str]]]
 ) -> None:

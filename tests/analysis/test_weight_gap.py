@@ -224,6 +224,7 @@ def test_a_truncated_table_is_completed(new_run: NewRun) -> None:
         assert sorted(path.read_bytes().splitlines()) == sorted(whole.splitlines())
 
 
+@pytest.mark.slow
 def test_weight_gap_imports_no_model_and_no_dataset(new_run: NewRun) -> None:
     """It must run on a machine with snapshots only."""
     code = (

@@ -28,6 +28,7 @@ def settings_of(*arms: str, **optimizer: Any) -> dict[str, Any]:
     return {"arms": {arm: ARMS[arm] for arm in arms}, "optimizer": {**tiny.TINY["optimizer"], **optimizer}}
 
 
+@pytest.mark.slow
 def test_an_arm_with_its_own_optimizer_resumes_exactly(tmp_path: Path) -> None:
     """Every byte of every snapshot, after a stop within an epoch; a twin has the optimizer of its sibling."""
     run, stopped = (tmp_path / name for name in ("run", "stopped"))

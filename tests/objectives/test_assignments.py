@@ -225,6 +225,7 @@ def test_no_label_is_read(name):
     assert not sanity_checks.depends_on_labels(objective)
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 def test_two_ranks_and_a_resumed_run_have_the_state_of_one_process(tmp_path: Path) -> None:
     """Queue, prototypes and centre are equal; frozen prototypes keep their first values; spread is measured."""

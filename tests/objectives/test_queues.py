@@ -129,6 +129,7 @@ def test_a_queue_of_a_version_without_one_is_refused():
         find_objective("x", "moco", {"version": "v3", "queue_size": 64}, TAU)
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 def test_two_ranks_and_a_resumed_run_have_the_queue_of_one_process(tmp_path: Path) -> None:
     """The queue is in checkpoints and not in snapshots; every rank adds the keys of the global batch.

@@ -79,6 +79,7 @@ def test_every_number_of_the_page_has_the_digits_of_its_values() -> None:
     assert all(counts[f"claim {number}"] >= 10 for number, sweep in SWEEPS.items() if sweep in measured)
 
 
+@pytest.mark.slow
 def test_one_changed_digit_of_the_page_is_noticed() -> None:
     """Of a mean, a deviation, an interval, an effect size and a share of the way, in the last digit."""
     claim = TEXT.index("<!-- claim 14 -->")

@@ -134,6 +134,7 @@ def test_decoded_crops_are_augmented_as_images_in_memory(files: ImageFiles, ever
         assert torch.equal(augment(crops_VB3SS[v], own, SIZE)[v], views_VB3SS[v])
 
 
+@pytest.mark.slow
 def test_batches_are_the_same_for_any_number_of_workers_and_from_any_start(epoch: Callable) -> None:
     """A run must not depend on the machine's cores, nor on where it was interrupted."""
     expected = list(epoch())

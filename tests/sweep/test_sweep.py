@@ -212,7 +212,7 @@ def test_figures_show_mean_and_band_of_the_last_epoch(measured: Path) -> None:
     assert axes.lines[0].get_xydata().tolist() == wanted[["temperature", "mean"]].to_numpy().tolist()
     heights = axes.collections[0].get_paths()[0].vertices[:, 1]
     assert heights.min() == pytest.approx((wanted["mean"] - wanted["sd"]).min())
-    assert heights.max() == pytest.approx((wanted["mean"] + wanted["sd"]).max())
+    assert heights.max() == pytest.approx(min(1, (wanted["mean"] + wanted["sd"]).max()))  # CKA is at most 1
     written = sweep_figures.draw(measured, rows)
     assert [path.name for path in written] == ["temperature.png", "temperature.pdf", "epochs.png", "epochs.pdf"]
     assert all(path.stat().st_size > 5000 for path in written)
