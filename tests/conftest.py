@@ -13,7 +13,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-from support import forked, ranks
+from support import forked, garbage, ranks
 
 gc.disable()  # until all modules are imported; almost all of their objects stay
 
@@ -42,7 +42,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop() -> None:
-    """Let the garbage collector pass over what was imported, and collect more rarely: it took about 7 % of the time."""
-    gc.freeze()
-    gc.set_threshold(20_000, 10, 10)
+    """Start the garbage collector, which passes over what was imported."""
+    garbage.collect_rarely()
     gc.enable()

@@ -18,8 +18,7 @@ from support import tiny
 from coupled._version import RELEASE
 
 SMALL = ("epochs=1", "arms.scl=null", "arms.ce=null", "encoder.width_multiplier=0.0625", "dataset.image_size=8")
-SWEEP = f"base: demo\noverrides: {{{', '.join(SMALL).replace('=', ': ')}}}\nseeds: 1\nanalyses: [weight-gap]\n"
-SWEEP += "figure: {metrics: [weight_gap]}\n"
+SWEEP = "base: demo\nseeds: 1\n"
 Run = Callable[[str], str]
 CHILD = """
 import contextlib, io, json, runpy, sys

@@ -47,7 +47,7 @@ def load_settings(
     path = find_config(str(config))
     given = read_yaml(path)
     if not isinstance(given, dict):
-        found = "an empty file" if given is None else f"a {type(given).__name__}"
+        found = {type(None): "an empty file", list: "a list"}.get(type(given), f"the value {given!r}")
         raise ValueError(f"{path}: a settings file must be a mapping of keys, got {found}")
     if "base" in given:  # no key of the settings
         command = suggest("sweep", str(path))

@@ -129,7 +129,9 @@ class StopConditions:
 
 def check_max_steps(max_steps: int | None, done: int, steps: int) -> None:
     """Raise ValueError unless `max_steps` is after the `done` steps and not after the last step of the run."""
-    if max_steps is not None and done >= steps:
+    if max_steps is None:
+        return
+    if done >= steps:
         raise ValueError(f"--max-steps: got {max_steps}; the run is complete after step {steps}")
-    if max_steps is not None and not done < max_steps <= steps:
+    if not done < max_steps <= steps:
         raise ValueError(f"--max-steps: got {max_steps}; allowed is {done + 1} to {steps}")

@@ -144,9 +144,8 @@ def _panel(shown: Shown, metric: str, x: Axis, rows: pd.DataFrame) -> Panel:
     else:
         kind = "pair" if shown.figure["reference"] in {*rows["reference"]} else "arm"
         low, high = limits(name, kind)
-        panel = Panel(
-            (metric,), metric, x, Axis(f"{words(name)} ({detail})" if detail else words(name), low=low, high=high)
-        )
+        title = f"{words(name)} ({detail})" if detail else words(name)
+        panel = Panel((metric,), metric, x, Axis(title, low=low, high=high))
     panel.count(rows, shown.figure["split"])
     return panel
 

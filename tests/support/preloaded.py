@@ -13,12 +13,11 @@ import torch
 import coupled.coordinator
 import coupled.datasets.digits
 from coupled.models.probe import outline
-from support import tiny
+from support import garbage, tiny
 
 __all__ = ["coupled", "hypothesis", "pytest", "torch"]
 
 # a forward pass only: autograd does not work in a fork of a process that has used it
 outline("float32", False, **tiny.tiny_settings().network_options())
 gc.collect()
-gc.freeze()
-gc.set_threshold(20_000, 10, 10)
+garbage.collect_rarely()
