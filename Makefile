@@ -20,8 +20,8 @@ demo: .venv/installed
 	$(BIN)/python analysis/alignment.py --run-dir runs/demo --split test --layers h --metrics cka rsa --confidence 1000 --epochs 0:20:5
 	$(BIN)/python analysis/quality.py --run-dir runs/demo --split test --layers h --epochs 0:20:10 --shots 5 \
 	  --metrics nccc knn few_shot few_shot_two_way cdnv directional_cdnv root_cdnv
-	$(BIN)/python analysis/losses.py --run-dir runs/demo --epochs 0:20:5
-	$(BIN)/python analysis/bounds.py --run-dir runs/demo --epochs 0:20:5 || test $$? -eq 1  # status 1: a score is below a bound
+	$(BIN)/python analysis/losses.py --run-dir runs/demo --epochs 0:20:10
+	$(BIN)/python analysis/bounds.py --run-dir runs/demo --epochs 0:20:10 || test $$? -eq 1  # status 1: a score is below a bound
 	$(BIN)/python analysis/verify.py --run-dir runs/demo --output runs/demo/analysis
 	$(BIN)/python analysis/figures.py --run-dir runs/demo
 	$(BIN)/python analysis/report.py --run-dir runs/demo

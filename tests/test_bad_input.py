@@ -233,8 +233,10 @@ CHAIN = "\n".join(["a0: &a0 [x]", *(f"a{n}: &a{n} [*a{n - 1}]" for n in range(1,
         (b"name: !!timestamp x\n", "tags are not allowed: remove !!timestamp"),
         (b"name: ! x\n", "tags are not allowed: remove !"),
         (b"seed: 1" + b":59" * 300 + b".5\n", "not readable as YAML"),
+        (b"a: [1\nb: 2\n", r"bad\.yaml: not readable as YAML: line 2, column 2: expected ',' or '\]', but got ':'$"),
         (b"- a\n- b\n", "a settings file must be a mapping of keys, got a list"),
         (b"", "a settings file must be a mapping of keys, got an empty file"),
+        (b"12\n", "a settings file must be a mapping of keys, got the value 12"),
     ],
 )
 def test_hostile_yaml_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
@@ -269,6 +271,7 @@ def test_a_huge_settings_file_is_refused_unread(tmp_path: Path) -> None:
             ["arms={b: {objective: byol, predictor: linear, hidden_dim: 8}}"],
             "arms.b.hidden_dim: 8 is not allowed; predictor linear",
         ),
+        (["arms={}"], "arms: got {}; allowed are 1 or more entries"),
         (["arms={b: {objective: simsiam, predictor: linear, hidden_dim: 8}}"], "arms.b.hidden_dim: 8 is not allowed"),
         (["encoder.name=hrnet_w18", "encoder.width_multiplier=1"], "encoder.stem: got 'cifar' for 'hrnet_w18'"),
         (

@@ -130,6 +130,8 @@ def one_line(error: ValidationError, model: type[BaseModel], beside: Collection[
         allowed = _allowed(first["msg"])
         if first["type"] in ("model_type", "model_attributes_type"):
             allowed = f"allowed is a section with keys ({', '.join(_keys_beside(model, (*first['loc'], '')))}), or {{}}"
+        if first["type"] == "too_short":
+            allowed = f"allowed are {first['ctx']['min_length']} or more entries"
         if first["type"] == "literal_error":
             allowed += did_you_mean(str(first["input"]), re.findall(r"'([^']*)'", first["ctx"]["expected"]))
         text = f"{key}: got {value if len(value) <= 80 else value[:77] + '...'}; {allowed}"

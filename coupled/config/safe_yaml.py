@@ -118,4 +118,8 @@ def parse_yaml(text: str, source: str) -> Any:
         return copy.deepcopy(_parsed(text))
     # PyYAML raises ValueError for an invalid date, and OverflowError for a number of many parts, 1:59:...:59.5
     except (yaml.YAMLError, ValueError, TypeError, OverflowError) as error:
-        raise ValueError(f"{source}: not readable as YAML: {' '.join(str(error).split())}") from None
+        said = " ".join(str(error).split())
+        if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+            mark = error.problem_mark
+            said = f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
+        raise ValueError(f"{source}: not readable as YAML: {said}") from None

@@ -153,8 +153,7 @@ def _check_name(name: str) -> None:
     if not timm.is_model(name) or tag or name != plain:
         near = timm.list_models(f"*{plain}*")[:5]
         hint = f"; similar names: {', '.join(near)}" if near else did_you_mean(name, timm.list_models())
-        command = "python -c 'import timm; print(timm.list_models())'"
-        raise ValueError(f"encoder.name: timm has no model '{name}'{hint} (all: {command})")
+        raise ValueError(f"encoder.name: timm has no model '{name}'{hint}; `coupled list encoders` lists all")
 
 
 def _check_taken(encoder: nn.Module, name: str, further: Mapping[str, Any]) -> None:

@@ -134,13 +134,18 @@ def write_results(runs: Path, name: str) -> None:
         "runs": len(there),
         "training_minutes": round(seconds / 60, 1),
         "mib": round(bytes_ / 2**20),
-        "commit": " ".join(sorted({str(run["git_commit"])[:10] for run in described})),
+        "commit": " ".join(sorted({short(str(run["git_commit"])) for run in described})),
         "start": " ".join(sorted({STARTS[starts_at_zero(run["settings"])] for run in described})),
     }
     costs = RESULTS / "costs.csv"
     known = pd.read_csv(costs, dtype=str).set_index("sweep").T.to_dict() if costs.is_file() else {}
     table = pd.DataFrame.from_dict({**known, name: row}, orient="index").sort_index()
     table.rename_axis("sweep").reset_index().to_csv(costs, index=False)
+
+
+def short(commit: str) -> str:
+    """The first ten characters of a commit, with the mark of uncommitted changes."""
+    return commit[:10] + commit[40:]
 
 
 def draw(name: str) -> None:

@@ -12,7 +12,7 @@ import reproduction_distances as distances
 from matplotlib.figure import Figure
 from reproduction_claims import SCORES, growth, of, trend
 from reproduction_figures import against, points
-from reproduction_statistics import Answer, last, markdown, over_seeds, wide
+from reproduction_statistics import Answer, by_seed, difference_row, last, markdown, over_seeds, paired, wide
 from reproduction_theory import BATCHES, COUNTS, SET, few_shot
 from reproduction_values import DIFFERENCE
 
@@ -88,8 +88,29 @@ def _matches(values: pd.DataFrame, cells: Mapping[str, Any]) -> "pd.Series[bool]
 
 
 def _trend(sweep: str, values: pd.DataFrame) -> Answer:
+    """How the distances of NSCL and of the noise floor change with the factor, and their difference at each value."""
     factor, word, _ = FACTORS[sweep]
-    return trend(last(of(values, "nscl", distances.FLOOR)), factor, word, ["arm"])
+    final = last(of(values, "nscl", distances.FLOOR))
+    whole = final.groupby("arm")[factor].transform("nunique") == final[factor].nunique()
+    answer = trend(final[whole], factor, word, ["arm"])
+    rows, apart = [], []
+    for value, part in final.groupby(factor):
+        for score in SCORES:
+            arms = by_seed(part, score, "arm")
+            if distances.FLOOR in arms:
+                difference = arms["nscl"] - arms[distances.FLOOR]
+                row = {factor: value, "score": score, "floor": f"{arms[distances.FLOOR].mean():.3f}"}
+                rows.append({**row, "nscl": f"{arms['nscl'].mean():.3f}", **difference_row(difference)})
+                if paired(list(difference)).direction():
+                    apart.append(f"{score} at {value}")
+    if not rows:
+        return answer
+    measured = ", ".join(str(value) for value in dict.fromkeys(row[factor] for row in rows))
+    sentence = (
+        f"NSCL differs from the floor (trained at {measured}) beyond the interval: {', '.join(apart) or 'nowhere'}"
+    )
+    tables = {**answer.tables, "NSCL minus the floor": pd.DataFrame(rows)}
+    return Answer(f"{answer.summary}; {sentence}", [*answer.sentences, sentence], tables)
 
 
 def verdict(sweep: str, values: pd.DataFrame | None) -> str:
@@ -133,7 +154,8 @@ def draw(sweep: str, values: pd.DataFrame) -> Figure:
     factor, _, label = FACTORS[sweep]
     final = last(of(values, "nscl", distances.FLOOR))
     epochs = f"{final['epoch'].max():g} epochs"
-    title = f"NSCL against CL on CIFAR-10 (JPEG) after {epochs}; layer h, test images"
+    arms = "NSCL and the floor cl_moved" if distances.FLOOR in set(final["arm"]) else "NSCL"
+    title = f"{arms} against CL on CIFAR-10 (JPEG) after {epochs}; layer h, test images"
     if not pd.api.types.is_numeric_dtype(final[factor]):
         return points(of(final, "nscl"), factor, SCORES, title=title)
     return against(final, factor, SCORES, series="arm", title=title, log=(True, False), label=label)

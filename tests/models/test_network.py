@@ -167,7 +167,10 @@ def test_the_start_of_the_scales_changes_nothing_else() -> None:
     ("options", "message"),
     [
         ({"encoder": "vit_tiny_patch16_224", "zero_init_last": True}, r"encoder\.zero_init_last: got true; 'vit_tiny"),
-        ({"encoder": "resnet19"}, r"encoder\.name: timm has no model 'resnet19'; did you mean 'resnet1"),
+        (
+            {"encoder": "resnet19"},
+            r"encoder\.name: timm has no model 'resnet19'; did you mean 'resnet1.*'\?; `coupled list encoders` lists",
+        ),
         ({"encoder": "regnety_002"}, r"encoder\.stem: got 'cifar' .* set encoder\.stem=imagenet"),
         ({"encoder": "vit_tiny_patch16_224", "image_size": 30}, r"dataset\.image_size: got 30"),
         (

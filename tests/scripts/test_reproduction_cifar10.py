@@ -183,6 +183,25 @@ def test_a_sweep_over_a_factor_has_its_trend_and_a_row_for_each_value(sweep: str
     assert means == pytest.approx([0.8, 0.85])
 
 
+def test_nscl_is_compared_with_the_floor_at_each_value_of_the_factor() -> None:
+    """A trend that the floor has too is no effect of the objective. A value without a floor has no row."""
+    nearer = told(nscl=0.9).query("arm != 'cl_moved'")
+    values = pd.concat([told().assign(temperature=0.1), nearer.assign(temperature=1.0)])
+    block = cifar10.block("cifar10_temperature", "trend", values)
+    rows = [line.strip("| ").split(" | ") for line in block.split("\n\n")[-1].splitlines()[2:]]
+    assert [row[:2] for row in rows] == [["0.1", score] for score in ("CKA", "RSA", "weight gap")]
+    arms = told().query("score == 'CKA' and epoch == 2").pivot(index="seed", columns="arm", values="value")
+    expected = arms["nscl"] - arms["cl_moved"]
+    assert rows[0][2:5] == [f"{number:.3f}" for number in (*arms[["cl_moved", "nscl"]].mean(), expected.mean())]
+    assert rows[0][-1] == ", ".join(f"{number:.3f}" for number in expected)
+    ends = "NSCL differs from the floor (trained at 0.1) beyond the interval: "
+    assert "arm cl_moved" not in block  # one point is no trend
+    assert f"{ends}CKA at 0.1, RSA at 0.1, weight gap at 0.1" in block
+    same = told().query("arm != 'nscl'")
+    same = pd.concat([same, same[same["arm"] == "cl_moved"].assign(arm="nscl")]).assign(temperature=0.1)
+    assert f"{ends}nowhere" in cifar10.block("cifar10_temperature", "trend", same)
+
+
 def test_a_sweep_takes_the_point_that_another_one_has_trained() -> None:
     """Rows of the other sweep get the columns of this one, and replace rows that it has itself."""
     taken = cifar10.TAKEN["cifar10_classes"]

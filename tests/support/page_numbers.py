@@ -105,6 +105,8 @@ class Values:
         if "pair" in row:
             return self.of_pair(row["pair"].split(", "))
         arm = row.get("arm", "nscl")
+        if "floor" in row:
+            return minus(*(self.by_seed(score, arm=each, **where) for each in ("nscl", "cl_moved")))
         if factor:
             cases = sorted({each[factor] for each in self.rows}, key=lambda case: (number(case) or 0, case))
             return minus(*(self.by_seed(score, arm=arm, **where, **{factor: case}) for case in (cases[-1], cases[0])))
@@ -161,6 +163,11 @@ def compared(values: Values, row: Row) -> Iterator[tuple[str, str, bool]]:
         yield "each seed", row["each seed"], rounds_each(row["each seed"], seeds)
         for column, known in intervals(row, seeds).items():
             yield column, row[column], known
+        where = {key: row[key] for key in values.keys if key in row and key not in ("arm", "score")}
+        for column, arm in (("floor", "cl_moved"), ("nscl", "nscl")):
+            if column in row:
+                mean = statistics.fmean(values.by_seed(row["score"], arm=arm, **where).values())
+                yield column, row[column], rounds(row[column], mean)
     elif "seed" in row:
         for score in row.keys() - {"seed", "arm"}:
             yield score, row[score], rounds(row[score], values.by_seed(score, arm=row["arm"])[row["seed"]])
