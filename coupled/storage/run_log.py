@@ -178,7 +178,7 @@ def check_folder(
         if changes := first_differences(there, settings, may_change):
             raise ValueError(
                 f"--resume: '{run}' was started with other settings: {changes}; use those in run.json, another"
-                " --run-dir, or --overwrite in place of --resume, which deletes that run"
+                " --run-dir, or --overwrite in place of --resume (deletes that run)"
             )
         _check_own_folders(run)
     elif not overwrite:

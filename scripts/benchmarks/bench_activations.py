@@ -69,7 +69,7 @@ def _peak_on_gpu(step: Callable[[], None]) -> float:
 
 def _peak_of_tensors(step: Callable[[], None]) -> float:
     """Return the peak MiB that torch allocates on the CPU; the process holds more, because freed memory has holes."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiled:
         step()
     assert profiled.profiler
     events = [each for each in profiled.profiler.kineto_results.events() if each.name() == "[memory]"]

@@ -132,7 +132,7 @@ def profile_rows(options: Options) -> list[Row]:
     with coordinator(options) as coupled:
         take, steps = program_steps(coupled), coupled.settings.log_every or 1
         take()
-        with profile(activities=activities) as profiled:
+        with profile(activities=activities, acc_events=True) as profiled:
             take()
             if options.gpu:
                 torch.cuda.synchronize()

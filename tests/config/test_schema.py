@@ -142,7 +142,7 @@ def test_resolved_settings_read_back_to_the_same_digest(config: Path) -> None:
         ("augmentation.count=4", ["augmentation.count: unknown key (known: "]),
         ("name=../away", ["name", "'../away'", "pattern"]),
         ("arms.a/b=dcl", ["arms", "'a/b'", "pattern"]),
-        ("arms={}", ["arms", "{}", "at least 1"]),
+        ("arms={}", ["arms", "{}", "1 or more"]),
         ("arms.x.temperature=1", ["arms.x.objective", "missing"]),
         ("epochs.x=3", ["epochs.x=3", "'epochs' is a value"]),
         ("seed", ["'seed'", "key=value"]),

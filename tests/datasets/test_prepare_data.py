@@ -372,7 +372,7 @@ def _pipe(place: Path) -> Path:
         (_encrypted, "'a.jpg' is encrypted; only plain and deflated files are unpacked"),
         (_other_method, "'a.jpg' is compressed by method 99; only plain"),
         (_other_version, "damaged or cut off (zip file version 9.9)"),
-        (_empty_zip_name, "damaged or cut off (string index out of range)"),
+        (_empty_zip_name, "'' is not a file name; this is not the original file"),
         (_zip_bomb, "unpacks to more than 2 GiB; to allow it, set a larger --max-gib"),
         (_tar_bomb, "unpacks to more than 2 GiB; to allow it, set a larger --max-gib"),
         (_pipe, "a.zip: not a regular file; leave it out"),
