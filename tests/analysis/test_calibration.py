@@ -130,7 +130,7 @@ def test_the_figure_shows_the_bins_with_images(curves: Path) -> None:
     figure = reliability(tables)
     rows = pd.read_csv(curves / "reliability.csv")
     rows = rows[(rows["split"] == "test") & (rows["count"] > 0)]
-    for axes, module, arms in zip(figure.axes, ("logits", "h", "z"), (["ce"], ["cl", "ce"], ["cl", "ce"]), strict=True):
+    for axes, module, arms in zip(figure.axes, ("h", "z", "logits"), (["cl", "ce"], ["cl", "ce"], ["ce"]), strict=True):
         drawn = {str(each.get_label()): each.get_xydata() for each in axes.lines}
         assert [*drawn] == ["calibrated", *arms]
         for arm in arms:

@@ -75,6 +75,43 @@ def test_points_of_a_single_epoch_use_the_height_of_their_panel() -> None:
     assert "range" not in plotly_figure(replace(panel, x=Axis("gap")))["layout"]["yaxis"]
 
 
+@pytest.mark.parametrize(
+    ("ends", "expected"),
+    [
+        ((0.3, 2.0), (0.1, 2.0)),  # the nearer power of ten is added
+        ((0.8, 8.0), (0.8, 10.0)),
+        ((2.0, 5.0), (1.0, 10.0)),
+        ((1.0, 1.0), (0.1, 1.0)),
+        ((0.09, 2e3), None),
+    ],
+)
+def test_a_logarithmic_axis_has_two_powers_of_ten(ends: tuple[float, float], expected: Any) -> None:
+    """A value cannot be read from an axis with one tick, and 6 x 10^-1 is no power of ten."""
+    panel = Panel(("a",), "a", EPOCHS, Axis("error", log=True), series=[Series("a", "a", BLUE, [0.0, 1.0], [*ends])])
+    axes = Figure().subplots()
+    draw_panels([axes], [panel])
+    low, high = axes.get_ylim()
+    found = plotly_figure(panel)["layout"]["yaxis"].get("range")
+    if expected is None:
+        assert found is None
+    else:
+        assert found == pytest.approx(np.log10([low, high]))
+        assert (low, high) == pytest.approx(expected, rel=0.2)
+        assert low < expected[0] < expected[1] < high
+    assert sum(low <= tick <= high for tick in axes.get_yticks()) >= 2
+    assert not [tick for tick in axes.get_yticks(minor=True) if low <= tick <= high]
+
+
+def test_many_numbers_of_images_are_given_as_a_range() -> None:
+    """The classes of a dataset differ in their numbers of images."""
+    panel = Panel(("a",), "a", EPOCHS, Axis("CKA"))
+    for number, expected in ((36, "n = 36 test images"), (1035, "n = 36 or 1 035 test images")):
+        panel.count(pd.DataFrame({"num_images": [number]}), "test")
+        assert n_of([panel]) == expected
+    panel.count(pd.DataFrame({"num_images": [37, 9]}), "test")
+    assert n_of([panel]) == "n = 9 to 1 035 test images"
+
+
 def test_points_at_the_end_of_an_axis_are_whole() -> None:
     """CKA is 1 at the start: half of the point was cut off."""
     panel = Panel(("a",), "a", EPOCHS, Axis("CKA", high=1.0), series=[Series("a", "a", BLUE, [0.0, 1.0], [1.0, 0.5])])

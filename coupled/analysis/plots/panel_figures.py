@@ -56,7 +56,7 @@ def draw_panels(cells: Sequence[Axes], panels: Sequence[Panel]) -> None:
             axes.set_xlim(ticks[0] / MARGIN, ticks[-1] * MARGIN)
             axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
             axes.xaxis.set_minor_locator(NullLocator())
-        _limit(panel.y, axes.set_yscale, axes.get_ylim, axes.set_ylim, axes.yaxis)
+        _limit(panel.y, axes.set_yscale, axes.get_ylim, axes.set_ylim, axes.yaxis, panel.decades())
 
 
 def _draw(axes: Axes, panel: Panel) -> None:
@@ -100,11 +100,18 @@ def _draw_floor(axes: Axes, floor: Floor) -> None:
 
 
 def _limit(
-    axis: Axis, scale: Callable[..., Any], get: Callable[[], Any], limit: Callable[..., Any], ticks: Any
+    axis: Axis,
+    scale: Callable[..., Any],
+    get: Callable[[], Any],
+    limit: Callable[..., Any],
+    ticks: Any,
+    decades: tuple[float, float] | None = None,
 ) -> None:
     """Set scale and limits: no impossible values; ticks of a log axis at powers of ten, if it spans some."""
     if axis.log:
         scale("log")
+        if decades:
+            limit(*decades)
         low, high = get()
         if high >= 10 * low:
             ticks.set_major_locator(LogLocator(10, subs=(1.0,)))

@@ -159,6 +159,8 @@ def _axis(axis: Axis, panel: Panel, letters: int = LETTERS) -> dict[str, Any]:
     if axis.whole and (epoch := panel.only_epoch) is not None:
         found |= {"tickvals": [epoch], "range": [epoch - 0.5, epoch + 0.5]}
     found |= {"type": "log"} if axis.log else {}
+    if axis is panel.y and (decades := panel.decades()):
+        return found | {"range": [float(np.log10(end)) for end in decades]}
     if axis is panel.y and panel.only_epoch is not None and (drawn := panel.ends()):
         return found | {"range": _range(axis, *drawn)}  # plotly starts the axis of points side by side at 0
     if axis is panel.x and (ticks := panel.ticks()):

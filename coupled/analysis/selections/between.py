@@ -64,10 +64,11 @@ def barrier(sources: Sources, looks: Looks, reference: str | None = None) -> lis
         for metric, variant, align in dict.fromkeys(curves):
             last, to, curve = table["epoch"].max(), to_the([table]), Curve("barrier.csv", metric, variant, align)
             along, over = f"{metric}, epoch {last}{ALIGNED[align]}", f"barrier, {metric}{ALIGNED[align]}"
-            y, x = Axis("accuracy" if variant else "loss"), Axis(f"position: 0 is {to}, 1 the arm")
+            y, x = Axis("accuracy" if variant else "loss (nats)"), Axis(f"position: 0 is {to}, 1 the arm")
             panel = panels.panel(("along", metric, variant, align), along, y, x, along)
             _add(panel, source, looks, partial(_along, curve, reference, last))
-            panel = panels.panel(("over", metric, variant, align), over, Axis("height"), EPOCHS, over)
+            height = Axis("lost accuracy" if variant else "height (nats)")
+            panel = panels.panel(("over", metric, variant, align), over, height, EPOCHS, over)
             _add(panel, source, looks, partial(_heights, curve, reference))
     return panels.filled()
 

@@ -15,7 +15,7 @@ from coupled.analysis.selections.styles import NOISE, Style
 from coupled.analysis.tables import largest_sample
 from coupled.monitoring.terminal import counted
 
-NAMES = {"logits": "classifier of the arm", "h": "linear probe on h", "z": "linear probe on z"}  # by module
+NAMES = {"h": "linear probe on h", "z": "linear probe on z", "logits": "classifier of the arm"}  # by module
 Sources = Sequence[Source]
 
 

@@ -55,7 +55,7 @@ def gradients(sources: Sources, looks: Looks) -> list[Panel]:
         for loss in dict.fromkeys(table["loss"]) if len(table) else ():
             for relation, title in RELATIONS.items():
                 rows = table[(table["loss"] == loss) & (table["relation"] == relation) & table["value"].notna()]
-                y, x = Axis("mean size of the gradient", log=True), Axis("cosine of the pair", low=-1.0, high=1.0)
+                y, x = Axis("mean gradient (nats)", log=True), Axis("cosine of the pair", low=-1.0, high=1.0)
                 panel = panels.panel((str(loss), relation), f"{loss}, {title}", y, x, f"{loss}, {title}")
                 panel.count(rows, "test")
                 for arm, own in of_arms(source, _middles(rows)):

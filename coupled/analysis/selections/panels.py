@@ -1,5 +1,6 @@
 """What a chart shows, without how it is drawn: panels with axes and series of numbers."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -112,6 +113,22 @@ class Panel:
         values = values[np.isfinite(values) & ((values > 0) | (not self.y.log))]
         return (float(values.min()), float(values.max())) if len(values) else None
 
+    def decades(self) -> tuple[float, float] | None:
+        """The limits of a logarithmic y axis whose values span less than two powers of ten: the nearest two are shown.
+
+        None for other axes, and for a single epoch, whose points use the height of the panel.
+        """
+        ends = self.ends() if self.y.log and self.only_epoch is None else None
+        if ends is None:
+            return None
+        low, high = map(math.log10, ends)
+        if math.ceil(low) < math.floor(high):
+            return None
+        powers = sorted(range(math.floor(low) - 1, math.ceil(high) + 2), key=lambda n: max(low - n, n - high, 0))[:2]
+        low, high = min(low, *powers), max(high, *powers)
+        margin = 0.05 * (high - low)
+        return 10 ** (low - margin), 10 ** (high + margin)
+
     def shifts(self) -> list[float]:
         """How far right of its epoch each series is drawn: those of a single epoch side by side, others at 0."""
         count = len(self.series)
@@ -209,12 +226,20 @@ def n_of_rows(rows: pd.DataFrame, split: str, seeds: int, bands: bool = False) -
     return _in_words(list(panel.counts), [seeds], bands)
 
 
+def _these(numbers: Sequence[str]) -> str:
+    """One or two numbers, or the range of more of them."""
+    if len(numbers) <= 2:
+        return " or ".join(numbers)
+    ordered = sorted(numbers, key=lambda number: int(number.replace(" ", "")))
+    return f"{ordered[0]} to {ordered[-1]}"
+
+
 def _in_words(counts: Sequence[str], seeds: Sequence[int], bands: bool) -> str:
     by_unit: dict[str, list[str]] = {}
     for count in counts:
         unit = count.lstrip("0123456789 ")
         by_unit.setdefault(unit, []).append(count.removesuffix(unit).strip())
-    named = ", ".join(f"{' or '.join(numbers)} {unit}" for unit, numbers in by_unit.items())
+    named = ", ".join(f"{_these(numbers)} {unit}" for unit, numbers in by_unit.items())
     images = [f"n = {named}"] if counts else []
     if not any(count > 1 for count in seeds):
         return "; ".join([*images, *(["one seed"] if seeds else [])])

@@ -69,7 +69,7 @@ function inRows(layout, data, width, least = MAP, tallest = Infinity) { // maps 
 
 function decades(axis, key, data) { // ticks of a logarithmic axis: powers of ten, if the values span some
   if (axis.type !== "log" || axis.tickvals) return {};
-  const values = data.flatMap((trace) => trace[key[0]] || []).filter((value) => value > 0);
+  const values = axis.range ? axis.range.map((end) => 10 ** end) : data.flatMap((trace) => trace[key[0]] || []).filter((value) => value > 0);
   return Math.max(...values) >= 10 * Math.min(...values) ? { dtick: 1, tickfont: { size: 9.6 } } : {}; // plotly draws powers 1.25 times as large
 }
 
