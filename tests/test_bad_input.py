@@ -233,10 +233,12 @@ CHAIN = "\n".join(["a0: &a0 [x]", *(f"a{n}: &a{n} [*a{n - 1}]" for n in range(1,
         (b"name: !!timestamp x\n", "tags are not allowed: remove !!timestamp"),
         (b"name: ! x\n", "tags are not allowed: remove !"),
         (b"seed: 1" + b":59" * 300 + b".5\n", "not readable as YAML"),
-        (b"a: [1\nb: 2\n", r"bad\.yaml: not readable as YAML: line 2, column 2: expected ',' or '\]', but got ':'$"),
+        (b"a: [1\nb: 2\n", r"bad\.yaml: not readable as YAML: line 2, column 2: expected ',' or '\]', but got ':' \("),
+        (b"a: 'x\nb: 2\n", r"line 3, column 1: .* \(while scanning a quoted scalar that begins in line 1\)$"),
         (b"- a\n- b\n", "a settings file must be a mapping of keys, got a list"),
         (b"", "a settings file must be a mapping of keys, got an empty file"),
         (b"12\n", "a settings file must be a mapping of keys, got the value 12"),
+        (b"x" * 500, r"got the value 'x{76}\.\.\.$"),
     ],
 )
 def test_hostile_yaml_is_refused(tmp_path: Path, content: bytes, message: str) -> None:

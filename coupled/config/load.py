@@ -47,7 +47,8 @@ def load_settings(
     path = find_config(str(config))
     given = read_yaml(path)
     if not isinstance(given, dict):
-        found = {type(None): "an empty file", list: "a list"}.get(type(given), f"the value {given!r}")
+        value = repr(given) if len(repr(given)) <= 80 else f"{repr(given)[:77]}..."
+        found = {type(None): "an empty file", list: "a list"}.get(type(given), f"the value {value}")
         raise ValueError(f"{path}: a settings file must be a mapping of keys, got {found}")
     if "base" in given:  # no key of the settings
         command = suggest("sweep", str(path))

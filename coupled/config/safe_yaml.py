@@ -122,4 +122,6 @@ def parse_yaml(text: str, source: str) -> Any:
         if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
             mark = error.problem_mark
             said = f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
+            if error.context and error.context_mark is not None:
+                said += f" ({error.context} that begins in line {error.context_mark.line + 1})"
         raise ValueError(f"{source}: not readable as YAML: {said}") from None

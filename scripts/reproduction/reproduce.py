@@ -145,7 +145,8 @@ def write_results(runs: Path, name: str) -> None:
 
 def short(commit: str) -> str:
     """The first ten characters of a commit, with the mark of uncommitted changes."""
-    return commit[:10] + commit[40:]
+    digits, plus, mark = commit.partition("+")
+    return f"{digits[:10]}{plus}{mark}"
 
 
 def draw(name: str) -> None:

@@ -4,6 +4,7 @@ Every sweep of SWEEPS has the same blocks on the page, `<!-- SWEEP TABLE -->`. A
 each of its values. Points that two sweeps share are trained in one of them (TAKEN).
 """
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ import reproduction_distances as distances
 from matplotlib.figure import Figure
 from reproduction_claims import SCORES, growth, of, trend
 from reproduction_figures import against, points
-from reproduction_statistics import Answer, by_seed, difference_row, last, markdown, over_seeds, paired, wide
+from reproduction_statistics import Answer, by_seed, captioned, difference_row, last, markdown, over_seeds, paired, wide
 from reproduction_theory import BATCHES, COUNTS, SET, few_shot
 from reproduction_values import DIFFERENCE
 
@@ -60,8 +61,10 @@ def _losses(values: pd.DataFrame) -> pd.DataFrame:
     return wide(over_seeds(chosen, ["arm"]))
 
 
-def _said(sentences: Sequence[str], *tables: pd.DataFrame) -> str:
-    return "\n\n".join(["\n".join(f"* {sentence}" for sentence in sentences), *map(markdown, tables)])
+def _said(sentences: Sequence[str], tables: Mapping[str, pd.DataFrame]) -> str:
+    return "\n\n".join(
+        ["\n".join(f"* {sentence}" for sentence in sentences), *itertools.starmap(captioned, tables.items())]
+    )
 
 
 TABLES: Mapping[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
@@ -97,8 +100,8 @@ def _trend(sweep: str, values: pd.DataFrame) -> Answer:
     for value, part in final.groupby(factor):
         for score in SCORES:
             arms = by_seed(part, score, "arm")
-            if distances.FLOOR in arms:
-                difference = arms["nscl"] - arms[distances.FLOOR]
+            if {"nscl", distances.FLOOR} <= set(arms):
+                difference = (arms["nscl"] - arms[distances.FLOOR]).dropna()
                 row = {factor: value, "score": score, "floor": f"{arms[distances.FLOOR].mean():.3f}"}
                 rows.append({**row, "nscl": f"{arms['nscl'].mean():.3f}", **difference_row(difference)})
                 if paired(list(difference)).direction():
@@ -107,9 +110,9 @@ def _trend(sweep: str, values: pd.DataFrame) -> Answer:
         return answer
     measured = ", ".join(str(value) for value in dict.fromkeys(row[factor] for row in rows))
     sentence = (
-        f"NSCL differs from the floor (trained at {measured}) beyond the interval: {', '.join(apart) or 'nowhere'}"
+        f"with a floor at {measured}, NSCL differs from it beyond the interval in {', '.join(apart) or 'no score'}"
     )
-    tables = {**answer.tables, "NSCL minus the floor": pd.DataFrame(rows)}
+    tables = {**answer.tables, "NSCL minus the floor, within a seed": pd.DataFrame(rows)}
     return Answer(f"{answer.summary}; {sentence}", [*answer.sentences, sentence], tables)
 
 
@@ -126,15 +129,15 @@ def block(sweep: str, name: str, values: pd.DataFrame | None) -> str:
     if name == "figure":
         return NOT_MEASURED if values is None else f"![Distances from CL on CIFAR-10](reproduction/{sweep}.png)"
     if name == "sentences" and not factor:
-        return NOT_MEASURED if values is None else _said(distances.sentences(values))
+        return NOT_MEASURED if values is None else _said(distances.sentences(values), {})
     if name == "growth" and not factor:
         answer = None if values is None else growth(values)
-        return NOT_MEASURED if answer is None else _said(answer.sentences, *answer.tables.values())
+        return NOT_MEASURED if answer is None else _said(answer.sentences, answer.tables)
     if name == "trend" and factor:
         if values is None:
             return NOT_MEASURED
         answer = _trend(sweep, values)
-        return _said(answer.sentences, *answer.tables.values())
+        return _said(answer.sentences, answer.tables)
     if name == "verdict":
         return NOT_MEASURED if values is None else f"**Verdict:** {verdict(sweep, values)}."
     table = TABLES[name]
@@ -154,8 +157,9 @@ def draw(sweep: str, values: pd.DataFrame) -> Figure:
     factor, _, label = FACTORS[sweep]
     final = last(of(values, "nscl", distances.FLOOR))
     epochs = f"{final['epoch'].max():g} epochs"
-    arms = "NSCL and the floor cl_moved" if distances.FLOOR in set(final["arm"]) else "NSCL"
-    title = f"{arms} against CL on CIFAR-10 (JPEG) after {epochs}; layer h, test images"
+    title = f"NSCL against CL on CIFAR-10 (JPEG) after {epochs}; layer h, test images"
     if not pd.api.types.is_numeric_dtype(final[factor]):
         return points(of(final, "nscl"), factor, SCORES, title=title)
+    if distances.FLOOR in set(final["arm"]):
+        title = title.replace("NSCL", "NSCL and the floor cl_moved", 1)
     return against(final, factor, SCORES, series="arm", title=title, log=(True, False), label=label)

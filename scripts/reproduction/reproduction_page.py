@@ -7,6 +7,7 @@ import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import starmap
 from pathlib import Path
 
 import pandas as pd
@@ -17,7 +18,7 @@ import reproduction_families
 import reproduction_objectives
 import reproduction_theory
 import reproduction_values
-from reproduction_statistics import Claim, markdown
+from reproduction_statistics import Claim, captioned, markdown
 
 SOURCES = (reproduction_claims, reproduction_theory, reproduction_objectives, reproduction_families)
 CLAIMS: Mapping[str, Claim] = dict(
@@ -75,12 +76,8 @@ def section(number: str, results: Path) -> str:
     if values is None:
         return "not measured"
     answer = claim.answer(values)
-    parts = [_bullets(answer.sentences), *(_table(*each) for each in answer.tables.items())]
+    parts = [_bullets(answer.sentences), *starmap(captioned, answer.tables.items())]
     return "\n\n".join(["**Measured:**", *parts, *_image(number, results), f"**Verdict:** {answer.summary}."])
-
-
-def _table(caption: str, table: pd.DataFrame) -> str:
-    return (f"{caption}:\n\n" if caption else "") + markdown(table)
 
 
 def _bullets(sentences: Sequence[str]) -> str:

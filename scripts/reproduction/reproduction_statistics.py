@@ -171,6 +171,11 @@ def difference_row(differences: "pd.Series[float]") -> dict[str, str]:
     }
 
 
+def captioned(caption: str, table: pd.DataFrame) -> str:
+    """The table as a Markdown table, after its caption."""
+    return (f"{caption}:\n\n" if caption else "") + markdown(table)
+
+
 def markdown(table: pd.DataFrame) -> str:
     """The table as a Markdown table."""
     rows = [list(table.columns), ["---"] * table.shape[1], *table.to_numpy().tolist()]

@@ -95,11 +95,23 @@ def test_a_logarithmic_axis_has_two_powers_of_ten(ends: tuple[float, float], exp
     if expected is None:
         assert found is None
     else:
-        assert found == pytest.approx(np.log10([low, high]))
-        assert (low, high) == pytest.approx(expected, rel=0.2)
+        assert 10 ** np.array(found) == pytest.approx(expected, rel=0.2)
         assert low < expected[0] < expected[1] < high
     assert sum(low <= tick <= high for tick in axes.get_yticks()) >= 2
     assert not [tick for tick in axes.get_yticks(minor=True) if low <= tick <= high]
+
+
+def test_panels_that_share_a_logarithmic_axis_show_all_their_values() -> None:
+    """The limits of a panel with few powers of ten cut off the eigenvalues of the panel below it."""
+    panels = [
+        Panel((name,), name, EPOCHS, Axis("eigenvalue", log=True), series=[Series("a", "a", BLUE, [0.0, 1.0], ends)])
+        for name, ends in (("a", [1e-6, 1.0]), ("b", [0.3, 9.0]))
+    ]
+    for order in (panels, panels[::-1]):
+        cells = Figure().subplots(2, 1, sharey="col")
+        draw_panels(cells, order)
+        low, high = cells[0].get_ylim()
+        assert low < 1e-6 < 9.0 < high
 
 
 def test_many_numbers_of_images_are_given_as_a_range() -> None:

@@ -239,6 +239,9 @@ def test_maps_that_do_not_fit_are_in_rows_with_their_own_axes(page: Any) -> None
         "tickfont": {"size": 9.6},
     }  # drawn 1.25 times as large
     assert page.evaluate(axis.format("log", 5)) == page.evaluate(axis.format("linear", 100)) == {}
+    axis = "decades({{type: 'log', range: [{}, {}]}}, 'yaxis', [{{y: [1]}}])"
+    assert page.evaluate(axis.format(-1.1, 0.4))["dtick"] == 1
+    assert page.evaluate(axis.format(0.1, 1.1)) == {}, "one power of ten"
 
 
 def test_a_narrow_page_has_one_column_and_every_control_in_its_card(browser: Any, path: Path) -> None:

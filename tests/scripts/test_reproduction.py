@@ -103,6 +103,19 @@ def test_values_select_one_cell_per_seed_epoch_and_pair() -> None:
         reproduction_values.select(pd.DataFrame([*rows, {**rows[0], "value": 0.91}]))
 
 
+@pytest.mark.parametrize(
+    ("commit", "expected"),
+    [
+        ("0123456789abcdef0123456789abcdef01234567", "0123456789"),
+        ("0123456789abcdef0123456789abcdef01234567+changes", "0123456789+changes"),
+        ("0123456789ab+changes", "0123456789+changes"),  # of an installed wheel
+    ],
+)
+def test_a_short_commit_keeps_the_mark_of_changes(commit: str, expected: str) -> None:
+    """A run of changed code would be attributed to the commit."""
+    assert reproduce.short(commit) == expected
+
+
 def test_a_failed_sweep_does_not_change_the_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -172,6 +172,7 @@ def test_a_sweep_over_a_factor_has_its_trend_and_a_row_for_each_value(sweep: str
     figure = cifar10.draw(sweep, both)
     assert "n = 2 seeds" in figure.get_suptitle()
     drawn = [line.get_ydata() for line in figure.axes[0].lines]
+    assert ("floor" in figure.get_suptitle()) == (factor != "encoder.name")  # of which it draws NSCL alone
     if factor == "encoder.name":
         means = [line.get_segments()[0][0][1] for line in figure.axes[0].collections]
         seeds = np.concatenate(drawn)
@@ -194,12 +195,17 @@ def test_nscl_is_compared_with_the_floor_at_each_value_of_the_factor() -> None:
     expected = arms["nscl"] - arms["cl_moved"]
     assert rows[0][2:5] == [f"{number:.3f}" for number in (*arms[["cl_moved", "nscl"]].mean(), expected.mean())]
     assert rows[0][-1] == ", ".join(f"{number:.3f}" for number in expected)
-    ends = "NSCL differs from the floor (trained at 0.1) beyond the interval: "
+    ends = "with a floor at 0.1, NSCL differs from it beyond the interval in "
+    assert "NSCL minus the floor, within a seed:" in block  # the sign of the difference
     assert "arm cl_moved" not in block  # one point is no trend
     assert f"{ends}CKA at 0.1, RSA at 0.1, weight gap at 0.1" in block
     same = told().query("arm != 'nscl'")
     same = pd.concat([same, same[same["arm"] == "cl_moved"].assign(arm="nscl")]).assign(temperature=0.1)
-    assert f"{ends}nowhere" in cifar10.block("cifar10_temperature", "trend", same)
+    assert f"{ends}no score" in cifar10.block("cifar10_temperature", "trend", same)
+    one = values[(values["arm"] != "cl_moved") | (values["seed"] == 0)]  # an interrupted sweep
+    assert "| 0.1 | CKA |" in cifar10.block("cifar10_temperature", "trend", one)
+    without = values[(values["arm"] != "nscl") | (values["temperature"] == 1.0)]
+    assert "NSCL minus the floor" not in cifar10.block("cifar10_temperature", "trend", without)
 
 
 def test_a_sweep_takes_the_point_that_another_one_has_trained() -> None:

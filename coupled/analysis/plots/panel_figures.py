@@ -12,7 +12,7 @@ from matplotlib.transforms import Affine2D
 
 from coupled.analysis.plots.drawing import grid, over_epochs, plain
 from coupled.analysis.plots.figure_tables import FigureTables, add_legend
-from coupled.analysis.selections.panels import MARGIN, Axis, Floor, Panel, Series, as_drawn, n_of
+from coupled.analysis.selections.panels import MARGIN, Axis, Floor, Panel, Series, as_drawn, n_of, spans_decades
 
 LETTERS = 13  # of a title, in an inch
 BAND: dict[str, Any] = {"facecolor": "0.85", "edgecolor": "0.6", "linewidth": 3, "zorder": 1}
@@ -107,13 +107,14 @@ def _limit(
     ticks: Any,
     decades: tuple[float, float] | None = None,
 ) -> None:
-    """Set scale and limits: no impossible values; ticks of a log axis at powers of ten, if it spans some."""
+    """Set scale and limits: no impossible values; ticks of a log axis at powers of ten, if it has two."""
     if axis.log:
         scale("log")
-        if decades:
-            limit(*decades)
         low, high = get()
-        if high >= 10 * low:
+        if decades:  # panels may share the axis
+            low, high = min(low, decades[0]), max(high, decades[1])
+            limit(low, high)
+        if spans_decades(low, high):
             ticks.set_major_locator(LogLocator(10, subs=(1.0,)))
             ticks.set_minor_locator(NullLocator())
             ticks.set_minor_formatter(NullFormatter())

@@ -121,9 +121,9 @@ class Panel:
         ends = self.ends() if self.y.log and self.only_epoch is None else None
         if ends is None:
             return None
-        low, high = map(math.log10, ends)
-        if math.ceil(low) < math.floor(high):
+        if spans_decades(*ends):
             return None
+        low, high = map(math.log10, ends)
         powers = sorted(range(math.floor(low) - 1, math.ceil(high) + 2), key=lambda n: max(low - n, n - high, 0))[:2]
         low, high = min(low, *powers), max(high, *powers)
         margin = 0.05 * (high - low)
@@ -139,6 +139,11 @@ class Panel:
         """Note the numbers of images of the rows."""
         for number in rows["num_images"].dropna().unique() if "num_images" in rows else ():
             self.counts[f"{number:,.0f} {split} images".replace(",", " ").replace("  ", " ")] = None
+
+
+def spans_decades(low: float, high: float) -> bool:
+    """Whether two powers of ten lie between positive numbers."""
+    return math.ceil(math.log10(low)) < math.floor(math.log10(high))
 
 
 class Panels(dict[tuple[str, ...], Panel]):

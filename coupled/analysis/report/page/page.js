@@ -67,10 +67,10 @@ function inRows(layout, data, width, least = MAP, tallest = Infinity) { // maps 
   return { layout: result, data: data.map((trace) => ({ ...trace, yaxis: "y" + (trace.xaxis || "x").slice(1) })) };
 }
 
-function decades(axis, key, data) { // ticks of a logarithmic axis: powers of ten, if the values span some
+function decades(axis, key, data) { // ticks of a logarithmic axis: powers of ten, if there are two
   if (axis.type !== "log" || axis.tickvals) return {};
   const values = axis.range ? axis.range.map((end) => 10 ** end) : data.flatMap((trace) => trace[key[0]] || []).filter((value) => value > 0);
-  return Math.max(...values) >= 10 * Math.min(...values) ? { dtick: 1, tickfont: { size: 9.6 } } : {}; // plotly draws powers 1.25 times as large
+  return Math.ceil(Math.log10(Math.min(...values))) < Math.floor(Math.log10(Math.max(...values))) ? { dtick: 1, tickfont: { size: 9.6 } } : {}; // plotly draws powers 1.25 times as large
 }
 
 function whole(axis, data) { // epochs are whole numbers: no ticks between them where there are few
