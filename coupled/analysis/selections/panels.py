@@ -119,9 +119,7 @@ class Panel:
         None for other axes, and for a single epoch, whose points use the height of the panel.
         """
         ends = self.ends() if self.y.log and self.only_epoch is None else None
-        if ends is None:
-            return None
-        if spans_decades(*ends):
+        if ends is None or spans_decades(*ends):
             return None
         low, high = map(math.log10, ends)
         powers = sorted(range(math.floor(low) - 1, math.ceil(high) + 2), key=lambda n: max(low - n, n - high, 0))[:2]
