@@ -47,7 +47,9 @@ soak: .venv/installed
 	SOAK_KILLS=20 $(BIN)/python -m pytest tests/test_soak.py
 	PYTHONPATH=.:tests OMP_NUM_THREADS=1 $(BIN)/python tests/support/fault_injection.py
 
+CIFAR10 ?= ../shared/data/cifar10.tar.xz
 reproduce: .venv/installed
+	test -d data/cifar10_10k || $(BIN)/python scripts/reproduction/cifar10_subset.py $(CIFAR10)
 	$(BIN)/python scripts/reproduction/reproduce.py
 
 benchmark: .venv/installed

@@ -43,12 +43,20 @@ def main() -> int:
 
 
 def make(source: Path, output: Path, number: int) -> None:
-    """Copy the images of `number` classes from a folder or a tar file."""
+    """Copy the images of `number` classes from a folder or a tar file. An interrupted copy is no dataset."""
     if output.exists():
         raise ValueError(f"--output: '{output}' exists; remove it, or choose another folder")
+    partial = output.with_name(f"{output.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    count = unpack(source, partial, number)
+    partial.rename(output)
+    say(f"{output}: {count:,} images")
+
+
+def unpack(source: Path, output: Path, number: int) -> int:
+    """Copy from a folder, or from a tar file after unpacking it; return the number of images."""
     if source.is_dir():
-        copy(source, output, number)
-        return
+        return copy(source, output, number)
     if not source.is_file():
         raise ValueError(f"SOURCE: no file or folder '{source}'")
     with tempfile.TemporaryDirectory() as folder:
@@ -57,11 +65,11 @@ def make(source: Path, output: Path, number: int) -> None:
                 archive.extractall(folder, filter="data")
         except tarfile.TarError:
             raise ValueError(f"SOURCE: '{source}' is not a tar file, or it is damaged") from None
-        copy(Path(folder), output, number)
+        return copy(Path(folder), output, number)
 
 
-def copy(source: Path, output: Path, number: int) -> None:
-    """Copy the first images of each of the first `number` classes, in the order of their names."""
+def copy(source: Path, output: Path, number: int) -> int:
+    """Copy the first images of each of the first `number` classes, in the order of their names; return their number."""
     chosen = []
     for split, count in {"train": TRAIN // number, "test": TEST}.items():
         classes = sorted(path for path in (source / split).glob("*") if path.is_dir())[:number]
@@ -75,7 +83,7 @@ def copy(source: Path, output: Path, number: int) -> None:
     for path, target in chosen:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
-    say(f"{output}: {len(chosen):,} images")
+    return len(chosen)
 
 
 if __name__ == "__main__":

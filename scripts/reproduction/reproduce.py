@@ -13,10 +13,12 @@ from coupled.monitoring.terminal import INTERRUPTED, imports_done, prepare_termi
 if __name__ == "__main__":
     prepare_terminal()
 
+import hashlib
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import reproduction_cifar10
@@ -39,7 +41,7 @@ SWEEPS = (
     reproduction_cifar10.SWEEP,
     reproduction_cifar10.FLOOR_SWEEP,
 )
-LONG = tuple(reproduction_cifar10.FACTORS)  # hours; only if they are named
+LONG = tuple(reproduction_cifar10.FACTORS)  # only if they are named
 STARTS = {False: "all scales 1", True: "timm's"}  # of batch-norm scales, by encoder.zero_init_last
 
 
@@ -75,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         choices=(*SWEEPS, *LONG),
         default=SWEEPS,
         metavar="SWEEP",
-        help=f"sweeps to run (default: {', '.join(SWEEPS)}); {', '.join(LONG)} take hours each and must be named",
+        help=f"sweeps to run (default: {', '.join(SWEEPS)}); {', '.join(LONG)} must be named",
     )
     which.add_argument(
         "--page-only", action="store_true", help="only write the page from the CSV files of docs/reproduction"
@@ -150,13 +152,19 @@ def short(commit: str) -> str:
 
 
 def draw(name: str) -> None:
-    """Draw the figures of a sweep from the file of its values."""
+    """Draw the figures of a sweep from the file of its values, whose digest is in their metadata."""
     values = reproduction_values.read(RESULTS / f"{name}.csv")
+    style: dict[str, Any] = {"dpi": 110, "metadata": {"Source": f"{name}.csv {digest(RESULTS / f'{name}.csv')}"}}
     if name in reproduction_cifar10.SWEEPS:
-        reproduction_cifar10.draw(name, values).savefig(RESULTS / f"{name}.png", dpi=110)
+        reproduction_cifar10.draw(name, values).savefig(RESULTS / f"{name}.png", **style)
     for number, claim in CLAIMS.items():
         if claim.sweep == name and claim.draw:
-            claim.draw(values).savefig(RESULTS / f"claim_{number}.png", dpi=110)
+            claim.draw(values).savefig(RESULTS / f"claim_{number}.png", **style)
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 digest of a file, in hexadecimal digits."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def starts_at_zero(settings: dict[str, dict[str, object]]) -> bool:

@@ -56,7 +56,7 @@ def _shots(values: pd.DataFrame) -> pd.DataFrame:
 
 def _losses(values: pd.DataFrame) -> pd.DataFrame:
     names = (DIFFERENCE, BATCHES, SET)
-    chosen = values[values["score"].isin(names) & values["arm"].isin(["cl", *distances.ARMS])]
+    chosen = values[values["score"].isin(names) & values["arm"].isin(["cl", *distances.ARMS, distances.CEILING])]
     chosen = last(chosen).sort_values("score", key=lambda scores: scores.map(names.index), kind="stable")
     return wide(over_seeds(chosen, ["arm"]))
 

@@ -148,7 +148,8 @@ def sentences(values: pd.DataFrame) -> list[str]:
             words.append(
                 f"{score} at the end: floor {arms[FLOOR].mean():.3f}, nscl {arms['nscl'].mean():.3f}, ceiling"
                 f" {arms[CEILING].mean():.3f}; nscl minus floor {floor.text()}, nscl minus ceiling {ceiling.text()},"
-                f" floor minus ceiling {range_.text()}; nscl is farther than the floor in {_farther(values, score)}"
+                f" floor minus ceiling {range_.text()}; nscl is farther than the floor in {_farther(values, score)};"
+                f" floor and ceiling differ beyond the interval in {_shared(values, score)}"
             )
     return [*words, *_qualities(values)]
 
@@ -176,6 +177,13 @@ def _farther(values: pd.DataFrame, score: str) -> str:
     arms = table(values, score)
     sign = 1 if score in SIMILARITIES else -1
     return f"{int((sign * (arms[FLOOR] - arms['nscl']) > 0).sum())} of {len(arms)} epochs x seeds"
+
+
+def _shared(values: pd.DataFrame, score: str) -> str:
+    """In how many epochs sharing initialisation, order and views changes the distance of two models with one loss."""
+    arms = table(values, score)
+    epochs = [paired(list(each)).direction() for _, each in (arms[FLOOR] - arms[CEILING]).groupby("epoch")]
+    return f"{sum(map(bool, epochs))} of {len(epochs)} epochs"
 
 
 def summary(values: pd.DataFrame) -> str:

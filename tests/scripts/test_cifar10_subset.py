@@ -1,10 +1,16 @@
 """The folder of images of CIFAR-10 that docs/reproduction.md measures."""
 
+import shutil
 import sys
 from pathlib import Path
 
 import cifar10_subset
 import pytest
+
+
+def interrupted(*_: Path) -> None:
+    """Stop as Ctrl-C does."""
+    raise KeyboardInterrupt
 
 
 def test_the_subset_has_as_many_images_for_any_number_of_classes(
@@ -30,7 +36,16 @@ def test_the_subset_has_as_many_images_for_any_number_of_classes(
     assert len([*(tmp_path / "ten/train").rglob("*.jpg")]) == len([*(tmp_path / "two/train").rglob("*.jpg")]) == 20
     assert sorted(path.name for path in (tmp_path / "two/test").iterdir()) == ["class0", "class1"]
     assert not (tmp_path / "two/train/class0/0010.jpg").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(cifar10_subset.shutil, "copyfile", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run("other")
+    assert not (tmp_path / "other").exists(), "a part of the images"
+    assert run("other") == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["all", "other", "ten", "two"]
+    capsys.readouterr()
     (tmp_path / "all/test/class9/0000.jpg").unlink()
+    shutil.rmtree(tmp_path / "other")
     assert run("other") == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "test/class9 has 2 images; 3 are needed" in line

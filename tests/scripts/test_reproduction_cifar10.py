@@ -66,10 +66,20 @@ def test_a_verdict_says_which_arms_can_be_told_from_the_floor() -> None:
 def test_sentences_count_where_nscl_is_farther_than_the_floor() -> None:
     """Over the whole of training: the end alone has three values."""
     ends = [sentence for sentence in distances.sentences(told(nscl=0.95)) if " at the end: " in sentence]
-    assert [end.rpartition("; ")[2] for end in ends] == [
+    assert [end.split("; ")[-2] for end in ends] == [
         "nscl is farther than the floor in 3 of 4 epochs x seeds",
         *["nscl is farther than the floor in 4 of 4 epochs x seeds"] * 3,
     ]
+
+
+def test_sentences_count_in_how_many_epochs_sharing_changes_the_distance() -> None:
+    """Over the whole of training. Equal values in one of two epochs leave one."""
+    values = told()
+    rows = (values["arm"] == distances.CEILING) & (values["epoch"] == 1) & (values["score"] == "CKA")
+    floor = (values["arm"] == distances.FLOOR) & (values["epoch"] == 1) & (values["score"] == "CKA")
+    values.loc[rows, "value"] = values.loc[floor, "value"].to_numpy()
+    ends = [each.split("; ")[-1] for each in distances.sentences(values) if " at the end: floor" in each]
+    assert ends == [f"floor and ceiling differ beyond the interval in {count} of 2 epochs" for count in (1, 2, 2, 2)]
 
 
 def test_accuracies_are_compared_with_cl_and_the_floor() -> None:

@@ -9,6 +9,7 @@ import reproduction_cifar10 as cifar10
 import reproduction_figures as figures
 import reproduction_page as page
 from matplotlib.figure import Figure
+from PIL import Image
 from support.reproduction_values import score, values_of
 
 
@@ -32,6 +33,17 @@ def test_every_title_names_data_split_and_seeds() -> None:
         assert re.search(r"n = \d seeds", title), title
         assert re.search(r"(test|train) images", title), title
         assert re.search(r"digits|fractals|CIFAR-10|demo|epoch 40", title), title
+
+
+def test_every_picture_of_the_page_was_drawn_from_its_values() -> None:
+    """A picture of an earlier measurement would stand beside the new table."""
+    sweeps = {f"claim_{number}": claim.sweep for number, claim in page.CLAIMS.items()}
+    pictures = sorted(reproduce.RESULTS.glob("*.png"))
+    assert {path.stem for path in pictures} >= sweeps.keys()
+    for path in pictures:
+        values = reproduce.RESULTS / f"{sweeps.get(path.stem, path.stem)}.csv"
+        with Image.open(path) as picture:
+            assert picture.info["Source"] == f"{values.name} {reproduce.digest(values)}", path.name
 
 
 def few(name: str = "linear probe") -> pd.DataFrame:
