@@ -132,8 +132,7 @@ class Coordinator:
                     if after_epoch and state.ends_epoch and state.epochs in self.kept_epochs:
                         state.call_after_epoch(after_epoch)
                     if record.action in (Action.STOP, Action.PREEMPTED) and state.step < self.steps:
-                        stopped = f"stopped by {state.stop_conditions.reason(state.step)} after step {state.step}"
-                        state.outcome = Outcome(f"{stopped} of {self.steps}", record.action == Action.PREEMPTED)
+                        state.stop(record.action, self.steps)
                         break
                 if state.outcome.stopped:
                     break

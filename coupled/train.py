@@ -121,6 +121,7 @@ def train(
         FloatingPointError: if an arm's loss or gradient is not finite.
         OSError: if a file cannot be written.
         RuntimeError: if memory runs out; it says what was needed and which settings to lower.
+        KeyboardInterrupt: after a first Ctrl-C, SIGTERM or SIGUSR1, when the run is saved: it is not complete.
 
     Example:
         >>> import coupled
@@ -150,7 +151,9 @@ def train(
         say_where_it_starts(folder, resume)
         group = opened.enter_context(session(final, rendezvous))
         hook = partial(call_on_epoch, on_epoch, folder) if on_epoch and group.is_first else None
-        Coordinator(final, group, folder).train(resume, overwrite, max_steps, accept_changed_images, hook)
+        outcome = Coordinator(final, group, folder).train(resume, overwrite, max_steps, accept_changed_images, hook)
+    if outcome.stopped and not outcome.asked:
+        raise KeyboardInterrupt(f"{outcome.stopped}; the run is saved; continue it with resume=True")
     return open_run(folder)
 
 

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,21 @@ def test_a_signal_stops_the_run_after_the_current_step(
     assert len(pandas.read_csv(run / "steps.csv")) == step
     assert tiny.train(run, resume=True, **TWO).outcome.stopped == ""
     assert_equal_runs(run, whole)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_script_does_not_go_on_with_a_run_that_a_signal_stopped(
+    tmp_path: Path, at_step: Callable[..., None], number: signal.Signals
+) -> None:
+    """It measured a part of the run as if it were complete. A stop that was asked for returns the run."""
+    settings = tiny.tiny_settings(**TWO).resolved()
+    (tmp_path / "tiny.yaml").write_text(json.dumps(settings))
+    start = partial(train.train, tmp_path / "tiny.yaml", tmp_path / "run")
+    assert start(max_steps=2).epochs() == [0]
+    at_step(1, lambda: os.kill(os.getpid(), number))
+    with pytest.raises(KeyboardInterrupt, match=f"stopped by {number.name} after step 3 of 10; .* resume=True"):
+        start(resume=True)
+    assert start(resume=True).epochs() == [0, 1, 2]
 
 
 def test_only_a_stop_by_the_scheduler_has_a_special_exit_status(

@@ -23,10 +23,15 @@ EpochSums = dict[str, list[float]]  # by arm, as `Sums`
 
 
 class Outcome(NamedTuple):
-    """What stopped a run before its end ("": nothing), and whether it was a scheduler's signal, SIGTERM or SIGUSR1."""
+    """What stopped a run before its end ("": nothing), and how.
+
+    preempted: by a scheduler's signal, SIGTERM or SIGUSR1.
+    asked: by `max_steps`.
+    """
 
     stopped: str = ""
     preempted: bool = False
+    asked: bool = False
 
 
 class PreparedFolder(NamedTuple):
@@ -127,6 +132,11 @@ class TrainingState:
             if rows:
                 self.feed.monitor(rows)
                 self.progress.measured(self.epochs, rows)
+
+    def stop(self, action: int, steps: int) -> None:
+        """Note what has stopped the run of so many steps."""
+        reason = f"stopped by {self.stop_conditions.reason(self.step)} after step {self.step} of {steps}"
+        self.outcome = Outcome(reason, action == Action.PREEMPTED, self.step == self.stop_conditions.max_steps)
 
     def save(self, arms: Sequence[Arm]) -> None:
         """Queue a checkpoint of this rank's `arms`, and the epoch's snapshots if an epoch has just ended."""
