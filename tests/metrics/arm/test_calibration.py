@@ -13,7 +13,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, top_k_accuracy_score
 
 from coupled.metrics import ece, linear_probe, nll, probe_calibration, top1, top5
+from coupled.metrics.arm import Labelled
 from coupled.metrics.arm._logits import reliability
+from coupled.metrics.arm._probes import fitted
 from coupled.metrics.undefined import Undefined
 
 
@@ -110,7 +112,7 @@ def test_probe_calibration_equals_scikit_learn() -> None:
     size = np.sqrt(((train - centre) ** 2).mean())
     found = []
     for strength in (1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3):
-        model = LogisticRegression(C=strength, max_iter=5000).fit((train - centre) / size, labels)
+        model = LogisticRegression(C=strength, max_iter=5000, tol=1e-6).fit((train - centre) / size, labels)
         probabilities = model.predict_proba((test - centre) / size)
         found.append((log_loss(other, probabilities), slow_ece(probabilities, other // 2, 15)))
     measured = probe_calibration(train, labels, test, other)
@@ -119,3 +121,18 @@ def test_probe_calibration_equals_scikit_learn() -> None:
     assert 0 < linear_probe(train, labels, test, other) < 1
     assert probe_calibration(train, labels, test, other + 1)["nll"].reason == "class 1 has no train images"
     assert probe_calibration(train, 0 * labels, test, other)["ece"].reason == "train has fewer than 2 classes"
+
+
+@pytest.mark.parametrize("strength", [1e-3, 1.0, 1e3])
+def test_a_probe_is_at_its_optimum(strength: float) -> None:
+    """The gradient of log loss plus penalty is 0 up to rounding: an early stop depends on the number of threads."""
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 10, 2000)
+    rows = 0.3 * np.eye(10, 64)[labels] + generator.normal(size=(2000, 64)) * np.geomspace(1, 1e-2, 64)
+    train = Labelled(torch.from_numpy(rows), torch.from_numpy(labels))
+    model = fitted(train, strength).model
+    inputs = (rows - rows.mean(0)) / np.sqrt(((rows - rows.mean(0)) ** 2).mean())
+    missed = model.predict_proba(inputs) - np.eye(10)[labels]
+    gradient = missed.T @ inputs / 2000 + model.coef_ / (strength * 2000)
+    assert np.abs(gradient).max() < 2e-6
+    assert np.abs(missed.mean(0)).max() < 2e-6
