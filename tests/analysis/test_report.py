@@ -418,7 +418,7 @@ def test_the_last_values_are_those_of_the_last_epoch(measured_run: Path) -> None
 
     def row(arm: str = "scl", **only: pd.DataFrame) -> list[str]:
         table = last_values([replace(run, tables={f"{name}.csv": each for name, each in only.items()} or tables)])
-        return next([each.value for each in row][2:] for row in table.rows if row[1].value == arm)
+        return next([each.value for each in row][1:] for row in table.rows if row[0].value == arm)
 
     gap = whole_encoder(run.table("weight_gap.csv"), "mean").query("arm == 'scl' and epoch == 3")["gap"].item()
     scores = run.table("test_alignment.csv").query("arm == 'scl' and module == 'h' and epoch == 3").set_index("metric")
@@ -438,7 +438,7 @@ def test_the_last_values_are_printed_and_then_the_path(
     lines = capsys.readouterr().out.splitlines()
     table = last_values(report_runs(measured_run))
     printed = [line.split() for line in lines if line.split()[:1] in (["nscl"], ["scl"], ["ce"])]
-    rows = [[each.text for each in row[1:] if each.text] for row in table.rows if row[1].value != "cl"]
+    rows = [[each.text for each in row if each.text] for row in table.rows if row[0].value != "cl"]
     assert printed == rows
     assert not any("probe" in line for line in lines)
     assert lines[-1] == str(path)

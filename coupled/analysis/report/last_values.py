@@ -23,13 +23,13 @@ def last_values(shown: Sequence[ReportRun]) -> Table:
     counts = ", ".join(f"{run.name} n = {run.seeds}" if len(shown) > 1 else f"n = {run.seeds}" for run in several)
     caption = f"Mean ± standard deviation over seeds: {counts}." if several else ""
     rows = [row for run in shown for arm in run.arms for row in _to_first(run, arm)]
-    return Table("last", "At the last measured epoch", caption, _columns(), rows)
+    return _table("last", "At the last measured epoch", caption, rows)
 
 
 def last_values_of_others(shown: Sequence[ReportRun]) -> Table:
     """Each arm at its last measured epoch, compared with the other references of its run."""
     rows = [row for run in shown for arm in run.arms for row in _last_values(run, arm, run.references[1:])]
-    return Table("pairs", "At the last measured epoch, other references", "", _columns(), rows, folded=True)
+    return replace(_table("pairs", "At the last measured epoch, other references", "", rows), folded=True)
 
 
 def last_values_of_seeds(runs: Sequence[ReportRun]) -> Table:
@@ -38,8 +38,11 @@ def last_values_of_seeds(runs: Sequence[ReportRun]) -> Table:
     return replace(last_values(seeds), key="seeds", title="At the last measured epoch of each seed", folded=True)
 
 
-def _columns() -> list[str]:
-    return ["run", "arm", "reference", *MEASURES]
+def _table(key: str, title: str, caption: str, rows: list[list[Cell]]) -> Table:
+    """A table of these rows; a single run needs no column of names."""
+    first = len({row[0].text for row in rows}) == 1
+    columns = ["run", "arm", "reference", *MEASURES]
+    return Table(key, title, caption, columns[first:], [row[first:] for row in rows])
 
 
 def _to_first(run: ReportRun, arm: str) -> list[list[Cell]]:

@@ -214,15 +214,14 @@ def report(options: Namespace) -> None:
 
 
 def print_table(table: Table) -> None:
-    """Print a table; a single run needs no column of names."""
+    """Print a table."""
     shown = TerminalTable(title=table.title, caption=table.caption or None, box=box.SIMPLE_HEAD)
-    first = len({row[0].text for row in table.rows}) == 1
-    columns = range(first, len(table.columns))
-    for index in columns:
+    shown.title_justify = shown.caption_justify = "left"
+    for index, column in enumerate(table.columns):
         number = any(row[index].number for row in table.rows)
-        shown.add_column(table.columns[index], justify="right" if number else "left")
+        shown.add_column(column, justify="right" if number else "left")
     for row in table.rows:
-        shown.add_row(*(escape(row[index].text) for index in columns))
+        shown.add_row(*(escape(each.text) for each in row))
     Console().print(shown)
 
 
