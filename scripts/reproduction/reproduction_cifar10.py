@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 import pandas as pd
 import reproduction_distances as distances
 from matplotlib.figure import Figure
-from reproduction_claims import SCORES, growth, of, trend
+from reproduction_claims import growth
 from reproduction_figures import against, points
-from reproduction_statistics import Answer, by_seed, captioned, difference_row, last, markdown, over_seeds, paired, wide
+from reproduction_statistics import Answer, captioned, last, markdown, over_seeds, wide
 from reproduction_theory import BATCHES, COUNTS, SET, few_shot
+from reproduction_trends import NAMES, SCORES, of, trend
 from reproduction_values import DIFFERENCE
 
 SWEEP, FLOOR_SWEEP = "cifar10", "cifar10_floor"
@@ -91,29 +92,8 @@ def _matches(values: pd.DataFrame, cells: Mapping[str, Any]) -> "pd.Series[bool]
 
 
 def _trend(sweep: str, values: pd.DataFrame) -> Answer:
-    """How the distances of NSCL and of the noise floor change with the factor, and their difference at each value."""
     factor, word, _ = FACTORS[sweep]
-    final = last(of(values, "nscl", distances.FLOOR))
-    whole = final.groupby("arm")[factor].transform("nunique") == final[factor].nunique()
-    answer = trend(final[whole], factor, word, ["arm"])
-    rows, apart = [], []
-    for value, part in final.groupby(factor):
-        for score in SCORES:
-            arms = by_seed(part, score, "arm")
-            if {"nscl", distances.FLOOR} <= set(arms):
-                difference = (arms["nscl"] - arms[distances.FLOOR]).dropna()
-                row = {factor: value, "score": score, "floor": f"{arms[distances.FLOOR].mean():.3f}"}
-                rows.append({**row, "nscl": f"{arms['nscl'].mean():.3f}", **difference_row(difference)})
-                if paired(list(difference)).direction():
-                    apart.append(f"{score} at {value}")
-    if not rows:
-        return answer
-    measured = ", ".join(str(value) for value in dict.fromkeys(row[factor] for row in rows))
-    sentence = (
-        f"with a floor at {measured}, NSCL differs from it beyond the interval in {', '.join(apart) or 'no score'}"
-    )
-    tables = {**answer.tables, "NSCL minus the floor, within a seed": pd.DataFrame(rows)}
-    return Answer(f"{answer.summary}; {sentence}", [*answer.sentences, sentence], tables)
+    return trend(last(values), factor, word)
 
 
 def verdict(sweep: str, values: pd.DataFrame | None) -> str:
@@ -151,15 +131,13 @@ def block(sweep: str, name: str, values: pd.DataFrame | None) -> str:
 
 
 def draw(sweep: str, values: pd.DataFrame) -> Figure:
-    """The distances over the epochs, or those of NSCL and the noise floor against the factor."""
+    """The distances over the epochs, or those of NSCL, floor and ceiling against the factor."""
     if sweep == SWEEP:
         return distances.draw(values, "Distance from CL on CIFAR-10 (JPEG); layer h, test images")
     factor, _, label = FACTORS[sweep]
-    final = last(of(values, "nscl", distances.FLOOR))
+    final = last(of(values, *NAMES))
     epochs = f"{final['epoch'].max():g} epochs"
     title = f"NSCL against CL on CIFAR-10 (JPEG) after {epochs}; layer h, test images"
     if not pd.api.types.is_numeric_dtype(final[factor]):
         return points(of(final, "nscl"), factor, SCORES, title=title)
-    if distances.FLOOR in set(final["arm"]):
-        title = title.replace("NSCL", "NSCL and the floor cl_moved", 1)
-    return against(final, factor, SCORES, series="arm", title=title, log=(True, False), label=label)
+    return against(final, factor, SCORES, title=title, log=(True, False), label=label)

@@ -4,17 +4,16 @@ Every claim has a function of the values of its sweep (reproduction_values.py) t
 draws the figure. Nothing is read or run here.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-import numpy as np
 import pandas as pd
 import reproduction_distances as distances
 from matplotlib.figure import Figure
 from reproduction_figures import against, points, renamed
-from reproduction_statistics import Answer, Claim, Paired, by_seed, difference_row, last, over_seeds, paired, wide
+from reproduction_statistics import Answer, Claim, by_seed, difference_row, last, over_seeds, paired, wide
+from reproduction_trends import NAMES, SCORES, of, trend
 from reproduction_values import EXPLODES, GAP, GLOBAL, SATURATES
 
-SCORES = ("CKA", "RSA", GAP)
 CLASSES = "dataset.classes"
 SOURCES = {
     "nscl": "everything",
@@ -25,12 +24,6 @@ SOURCES = {
 EARLY = 2  # epochs, in claim 3
 GROWTH_EPOCHS = (1, 2, 5, 10, 20)
 ON_DIGITS = "NSCL against CL on digits after the last epoch; layer h, test images"
-
-
-def of(values: pd.DataFrame, *arms: str, names: Sequence[str] = SCORES) -> pd.DataFrame:
-    """The scores of these arms against `cl`."""
-    chosen = distances.of_cl(values, names)
-    return chosen[chosen["arm"].isin(arms)]
 
 
 def closest(values: pd.DataFrame) -> Answer:
@@ -47,69 +40,29 @@ def closest(values: pd.DataFrame) -> Answer:
     )
 
 
-def change(values: pd.DataFrame, factor: str, score: str) -> tuple[Paired, str]:
-    """The difference of a score between the ends of a factor, within a seed, and its description without the factor."""
-    table = by_seed(values, score, factor)
-    difference = paired(list(table.iloc[:, -1] - table.iloc[:, 0]))
-    steps = np.diff(table.to_numpy(), axis=1)
-    up, down = ((sign * steps > 0).all(axis=1).sum() for sign in (1, -1))
-    words = (
-        f"{table.mean().iloc[0]:.3f} to {table.mean().iloc[-1]:.3f}, {difference.text()}; up at every step in {up} of"
-        f" {len(table)} seeds, down at every step in {down}"
-    )
-    return difference, words
-
-
-def verb(difference: Paired) -> str:
-    """The word for a difference: none if the interval contains 0."""
-    return {1: "rises", -1: "falls", 0: "does not change beyond the interval"}[difference.direction()]
-
-
-def trend(
-    values: pd.DataFrame, factor: str, word: str, case: Sequence[str] = (), scores: Sequence[str] = SCORES
-) -> Answer:
-    """How CKA, RSA and weight gap change with a factor, for each of `case`."""
-    sentences, short, rows = [], [], []
-    for name, chosen in values.groupby(list(case), sort=False) if case else [((), values)]:
-        where = ", ".join(f"{column} {cell}" for column, cell in zip(case, name, strict=True))
-        told = {score: change(chosen, factor, score) for score in scores}
-        for score, (difference, words) in told.items():
-            sentences.append(f"{where + ': ' if where else ''}{score} {verb(difference)} {word}: {words}")
-            table = by_seed(chosen, score, factor)
-            label = dict(zip(case, name, strict=True))
-            rows.append({**label, "score": score, **difference_row(table.iloc[:, -1] - table.iloc[:, 0])})
-        short.append((where + ": " if where else "") + ", ".join(f"{s} {verb(d)}" for s, (d, _) in told.items()))
-    tables = {
-        "": wide(over_seeds(values, [*case, factor])),
-        "Differences within a seed between the last and the first value": pd.DataFrame(rows),
-    }
-    return Answer(f"{word}: {'; '.join(short)}", sentences, tables)
-
-
 def temperature(values: pd.DataFrame) -> Answer:
     """Temperature and alignment, at equal epochs."""
-    return trend(last(of(values, "nscl")), "temperature", "as the temperature rises")
+    return trend(last(values), "temperature", "as the temperature rises")
 
 
 def classes(values: pd.DataFrame) -> Answer:
     """Alignment and number of classes, early and late."""
-    return trend(_early_and_late(values, "nscl"), CLASSES, "as the number of classes grows", ["epoch"])
+    return trend(_early_and_late(values), CLASSES, "as the number of classes grows", ["epoch"])
 
 
-def _early_and_late(values: pd.DataFrame, *arms: str) -> pd.DataFrame:
-    chosen = of(values, *arms)
+def _early_and_late(values: pd.DataFrame) -> pd.DataFrame:
+    chosen = of(values, *NAMES)
     return chosen[chosen["epoch"].isin([EARLY, chosen["epoch"].max()])].astype({"epoch": int})
 
 
 def batch_size(values: pd.DataFrame) -> Answer:
     """Batch size under three learning-rate rules."""
-    rule = "optimizer.lr_scaling"
-    return trend(last(of(values, "nscl")), "batch.size", "as the batch size grows", [rule])
+    return trend(last(values), "batch.size", "as the batch size grows", ["optimizer.lr_scaling"])
 
 
 def longer(values: pd.DataFrame) -> Answer:
     """Length of training and alignment."""
-    return trend(last(of(values, "nscl")), "epochs", "with longer training")
+    return trend(last(values), "epochs", "with longer training")
 
 
 def growth(values: pd.DataFrame) -> Answer:
@@ -192,27 +145,27 @@ def draw_growth(values: pd.DataFrame) -> Figure:
 
 def draw_temperature(values: pd.DataFrame) -> Figure:
     """NSCL's distance from CL against the temperature."""
-    chosen = last(of(values, "nscl"))
+    chosen = last(of(values, *NAMES))
     return against(chosen, "temperature", SCORES, title=ON_DIGITS, log=(True, False))
 
 
 def draw_classes(values: pd.DataFrame) -> Figure:
     """NSCL's distance from CL against the number of classes, early and late."""
-    chosen = _early_and_late(values, "nscl").assign(after=lambda rows: "epoch " + rows["epoch"].astype(str))
+    chosen = _early_and_late(values).assign(after=lambda rows: "epoch " + rows["epoch"].astype(str))
     title, label = "NSCL against CL on fractals; layer h, test images", "number of classes"
     return against(chosen, CLASSES, SCORES, series="after", title=title, log=(True, False), label=label)
 
 
 def draw_batch_size(values: pd.DataFrame) -> Figure:
     """NSCL's distance from CL against the batch size, by learning-rate rule."""
-    chosen, rule = last(of(values, "nscl")), "optimizer.lr_scaling"
+    chosen, rule = last(of(values, *NAMES)), "optimizer.lr_scaling"
     label = "images in a batch"
     return against(chosen, "batch.size", SCORES, series=rule, title=ON_DIGITS, log=(True, False), label=label)
 
 
 def draw_longer(values: pd.DataFrame) -> Figure:
     """NSCL's distance from CL against the length of training."""
-    return against(last(of(values, "nscl")), "epochs", SCORES, title=ON_DIGITS, log=(True, False))
+    return against(last(of(values, *NAMES)), "epochs", SCORES, title=ON_DIGITS, log=(True, False))
 
 
 def draw_sources(values: pd.DataFrame) -> Figure:

@@ -22,6 +22,7 @@ FLOOR, CEILING = "cl_moved", "cl_other"
 SIMILARITIES = ("CKA", "RSA")  # the larger, the nearer; of the gaps the smaller
 NAMES = (*SIMILARITIES, GAP, GLOBAL)
 QUALITIES = (CENTRE, PROBE)
+BESIDE, GREY = {FLOOR: ":", CEILING: "--"}, "0.45"  # lines of figures
 LABELS = {FLOOR: "CL, one weight moved by a rounding error (floor)", CEILING: "CL, nothing shared (ceiling)"}
 
 
@@ -223,7 +224,7 @@ def joined(names: Sequence[str]) -> str:
 def draw(values: pd.DataFrame, title: str, arms: Sequence[str] = (*ARMS, FLOOR, CEILING)) -> Figure:
     """The scores over the epochs: a thin line with a point per epoch for every seed, a thick line for their mean."""
     styles = {arm: {"color": style.color, "ls": "-"} for arm, style in arm_styles(["cl", *ARMS, *arms]).items()}
-    styles |= {FLOOR: {"color": "0.45", "ls": ":"}, CEILING: {"color": "0.45", "ls": "--"}}
+    styles |= {arm: {"color": GREY, "ls": line} for arm, line in BESIDE.items()}
     names = [name for name in NAMES if len(of_cl(values, [name]))]
     rows = -(-len(names) // 2)
     figure = Figure(figsize=(9, 1 + 3 * rows), layout="constrained")

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 import pandas as pd
 import reproduction_distances as distances
 from matplotlib.figure import Figure
-from reproduction_claims import SCORES
 from reproduction_figures import against, points
 from reproduction_objectives import pairs, qualities
 from reproduction_statistics import Answer, Claim, by_seed, difference_row, last, over_seeds, paired, wide
+from reproduction_trends import SCORES
 from reproduction_values import GAP
 
 PATHS = {"share": "share of known labels (%)", "noise": "noisy labels (%)", "groups": "groups of classes"}
@@ -60,17 +60,43 @@ def bridge(values: pd.DataFrame) -> Answer:
         {"path": "share of known labels: 5 minus 100", "score": score, **difference_row(table[5] - table[100])}
         for score, table in few.items()
     ]
+    from_floor = _from_floor(every, last(distances.of_cl(values, SCORES)))
+    sentences += [sentence for sentence, _ in from_floor.values()]
     coarse = by_seed(every[every["path"] == PATHS["groups"]], "CKA", "labels")
     gap = few[GAP].mean()
     summary = (
         f"with 5 % of the labels the weight gap is {100 * gap[5] / gap[100]:.0f} % of that with all; two"
         f" groups of classes have a CKA of {coarse[2].mean():.2f}, ten {coarse[10].mean():.2f}"
     )
+    if GAP in from_floor:
+        summary += f"; {GAP} differs from that of the floor beyond the interval for {from_floor[GAP][1]}"
     tables = {
         "": wide(over_seeds(every, ["path", "labels"])),
         "Differences within a seed": pd.DataFrame(rows),
     }
     return Answer(summary, sentences, tables)
+
+
+def _from_floor(every: pd.DataFrame, final: pd.DataFrame) -> dict[str, tuple[str, str]]:
+    """For each score a sentence with floor and ceiling, and the points of the paths that differ from the floor."""
+    told = {}
+    for score in SCORES:
+        arms = by_seed(final, score, "arm")
+        if not {distances.FLOOR, distances.CEILING} <= {*arms}:
+            continue
+        apart = dict[str, list[str]]()
+        for path, chosen in every.groupby("path", sort=False):
+            for labels, arm in sorted({*zip(chosen["labels"], chosen["arm"], strict=True)}):
+                if paired(list(arms[arm] - arms[distances.FLOOR])).direction():
+                    apart.setdefault(str(path), []).append(str(labels))
+        points = "; ".join(f"{path} (at {', '.join(at)})" for path, at in apart.items()) or "none"
+        floor, ceiling = arms[distances.FLOOR], arms[distances.CEILING]
+        sentence = (
+            f"{score}: floor {floor.mean():.3f}, ceiling {ceiling.mean():.3f}, floor minus ceiling"
+            f" {paired(list(floor - ceiling)).text()}; differing from the floor beyond the interval: {points}"
+        )
+        told[score] = sentence, points
+    return told
 
 
 def draw_bridge(values: pd.DataFrame) -> Figure:
@@ -81,7 +107,8 @@ def draw_bridge(values: pd.DataFrame) -> Figure:
     every = every.assign(path=every["path"].where(~is_groups, "groups, % of the ten classes"))
     label = "% (labels known, labels noisy, groups)"
     title = "NSCL with fewer labels against CL on digits after the last epoch; layer h, test images"
-    return against(every, "labels", SCORES, series="path", title=title, label=label)
+    levels = last(distances.of_cl(values, SCORES))
+    return against(every, "labels", SCORES, series="path", title=title, label=label, levels=levels)
 
 
 def families(values: pd.DataFrame) -> Answer:

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
-from reproduction_distances import SIMILARITIES
+from reproduction_distances import BESIDE, GREY, LABELS, SIMILARITIES
 from reproduction_values import ALIGNED
 
 from coupled.analysis.plots.drawing import plain
@@ -25,20 +25,35 @@ def against(
     title: str,
     log: tuple[bool, bool] = (False, False),
     label: str = "",
+    levels: pd.DataFrame | None = None,
 ) -> Figure:
     """One panel for each score: a point for every seed against the factor, and a line through the means.
 
-    `series` is a column whose values are drawn in separate colours. `log` are the scales of the two axes.
+    `series` is a column whose values are drawn in separate colours. Floor and ceiling have lines of their own; without
+    series they are grey. `levels` are values of floor and ceiling that do not depend on the factor. `log` are the
+    scales of the two axes.
     """
     figure = Figure(figsize=(4.4 * len(scores), 4.1), layout="constrained")
     names = list(dict.fromkeys(values[series])) if series else [""]
+    lines = values["arm"].map(lambda arm: BESIDE.get(arm, "-")) if "arm" in values else pd.Series("-", values.index)
+    styles = {
+        (place, line): {"color": COLOURS[place] if series or line == "-" else GREY, "ls": line}
+        for place in range(len(names))
+        for line in ("-", *BESIDE.values())
+        if line in set(lines)
+    }
+    of_level = {} if levels is None else {arm: _means(levels, arm) for arm in BESIDE if (levels["arm"] == arm).any()}
     for axes, score in zip(figure.subplots(1, len(scores), squeeze=False)[0], scores, strict=True):
-        for place, name in enumerate(names):
-            chosen = values[(values["score"] == score) & ((values[series] == name) if series else True)]
-            style: dict[str, Any] = {"color": COLOURS[place], "clip_on": False}
-            axes.plot(chosen[factor], chosen["value"], ls="", marker=list(MARKERS)[place], ms=4, alpha=0.6, **style)
+        for (place, line), style in styles.items():
+            here = (values["score"] == score) & (lines == line)
+            chosen = values[here & (values[series] == names[place])] if series else values[here]
+            marker = list(MARKERS)[place] if line == "-" else "."
+            drawn = {**style, "clip_on": False}
+            axes.plot(chosen[factor], chosen["value"], **{**drawn, "ls": ""}, marker=marker, ms=4, alpha=0.6)
             mean = chosen.groupby(factor)["value"].mean()
-            axes.plot(mean.index, mean, lw=2, **style)
+            axes.plot(mean.index, mean, lw=2 if line == "-" else 1.2, **drawn)
+        for arm, level in of_level.items():
+            axes.axhline(level[score], lw=1.2, color=GREY, ls=BESIDE[arm])
         _bounds(axes, values[values["score"] == score]["value"], score, log[1])
         plain(axes)
         if log[0]:
@@ -48,14 +63,22 @@ def against(
             axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel(label or factor)
         axes.set_title(score, fontsize="medium")
-    if series:
-        drawn = zip(names, COLOURS, MARKERS, strict=False)
-        lines = [
-            Line2D([], [], lw=2, color=color, marker=marker, ms=4, label=str(name)) for name, color, marker in drawn
-        ]
-        figure.legend(handles=lines, loc="outside lower center", ncols=4, frameon=False)
+    beside = [arm for arm, line in BESIDE.items() if line in set(lines) or arm in of_level]
+    own = names if series else ["NSCL"] if beside else []
+    handles = [
+        Line2D([], [], lw=2, color=color, marker=marker, ms=4, label=str(name))
+        for name, color, marker in zip(own, COLOURS, MARKERS, strict=False)
+    ]
+    handles += [Line2D([], [], color=GREY, ls=BESIDE[arm], label=LABELS[arm]) for arm in beside]
+    if handles:
+        figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False, fontsize="small")
     _title(figure, title, values)
     return figure
+
+
+def _means(values: pd.DataFrame, arm: str) -> "pd.Series[float]":
+    """The mean of every score of an arm."""
+    return values[values["arm"] == arm].groupby("score")["value"].mean()
 
 
 def points(values: pd.DataFrame, case: str, scores: Sequence[str], *, title: str) -> Figure:

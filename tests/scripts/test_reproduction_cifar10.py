@@ -172,7 +172,7 @@ def test_a_sweep_over_a_factor_has_its_trend_and_a_row_for_each_value(sweep: str
     cases = ("resnet18", "resnet50") if factor == "encoder.name" else (2, 10)
     both = pd.concat([told().assign(**{factor: cases[0]}), told(nscl=0.9).assign(**{factor: cases[1]})])
     both.to_csv(tmp_path / f"{sweep}.csv", index=False)
-    verdict = f"| {word}: arm nscl: CKA does not change beyond the interval"
+    verdict = f"| {word}: CKA does not change beyond the interval"
     assert sum(verdict in line for line in page.summary(tmp_path).splitlines()) == 1
     trend = page.filled(f"<!-- {sweep} trend -->\n<!-- end -->", tmp_path)
     assert f"CKA does not change beyond the interval {word}: 0.800 to 0.850, +0.050" in trend
@@ -182,40 +182,19 @@ def test_a_sweep_over_a_factor_has_its_trend_and_a_row_for_each_value(sweep: str
     figure = cifar10.draw(sweep, both)
     assert "n = 2 seeds" in figure.get_suptitle()
     drawn = [line.get_ydata() for line in figure.axes[0].lines]
-    assert ("floor" in figure.get_suptitle()) == (factor != "encoder.name")  # of which it draws NSCL alone
-    if factor == "encoder.name":
+    if factor == "encoder.name":  # whose figure shows NSCL alone
         means = [line.get_segments()[0][0][1] for line in figure.axes[0].collections]
         seeds = np.concatenate(drawn)
     else:
-        seeds, means, floor_seeds, floor = drawn  # points and means of `nscl`, then of the noise floor
+        seeds, means, *beside = drawn  # points and means of `nscl`, then of floor and ceiling
         assert {axes.get_xlabel() for axes in figure.axes} == {label}
-        assert (list(floor_seeds), list(floor)) == ([0.9] * 4, pytest.approx([0.9, 0.9]))
+        assert [list(line) for line in beside[::2]] == [[0.9] * 4, [0.4] * 4]
+        assert np.concatenate(beside[1::2]) == pytest.approx([0.9, 0.9, 0.4, 0.4])
+        legend = [text.get_text() for text in figure.legends[0].get_texts()]
+        assert legend == ["NSCL", *(distances.LABELS[arm] for arm in ("cl_moved", "cl_other"))]
+        assert [line.get_linestyle() for line in figure.axes[0].lines[1::2]] == ["-", ":", "--"]
     assert sorted(seeds) == [0.8, 0.8, 0.8, 0.9]
     assert means == pytest.approx([0.8, 0.85])
-
-
-def test_nscl_is_compared_with_the_floor_at_each_value_of_the_factor() -> None:
-    """A trend that the floor has too is no effect of the objective. A value without a floor has no row."""
-    nearer = told(nscl=0.9).query("arm != 'cl_moved'")
-    values = pd.concat([told().assign(temperature=0.1), nearer.assign(temperature=1.0)])
-    block = cifar10.block("cifar10_temperature", "trend", values)
-    rows = [line.strip("| ").split(" | ") for line in block.split("\n\n")[-1].splitlines()[2:]]
-    assert [row[:2] for row in rows] == [["0.1", score] for score in ("CKA", "RSA", "weight gap")]
-    arms = told().query("score == 'CKA' and epoch == 2").pivot(index="seed", columns="arm", values="value")
-    expected = arms["nscl"] - arms["cl_moved"]
-    assert rows[0][2:5] == [f"{number:.3f}" for number in (*arms[["cl_moved", "nscl"]].mean(), expected.mean())]
-    assert rows[0][-1] == ", ".join(f"{number:.3f}" for number in expected)
-    ends = "with a floor at 0.1, NSCL differs from it beyond the interval in "
-    assert "NSCL minus the floor, within a seed:" in block  # the sign of the difference
-    assert "arm cl_moved" not in block  # one point is no trend
-    assert f"{ends}CKA at 0.1, RSA at 0.1, weight gap at 0.1" in block
-    same = told().query("arm != 'nscl'")
-    same = pd.concat([same, same[same["arm"] == "cl_moved"].assign(arm="nscl")]).assign(temperature=0.1)
-    assert f"{ends}no score" in cifar10.block("cifar10_temperature", "trend", same)
-    one = values[(values["arm"] != "cl_moved") | (values["seed"] == 0)]  # an interrupted sweep
-    assert "| 0.1 | CKA |" in cifar10.block("cifar10_temperature", "trend", one)
-    without = values[(values["arm"] != "nscl") | (values["temperature"] == 1.0)]
-    assert "NSCL minus the floor" not in cifar10.block("cifar10_temperature", "trend", without)
 
 
 def test_a_sweep_takes_the_point_that_another_one_has_trained() -> None:

@@ -28,7 +28,7 @@ CASES = {  # factors of a sweep; more than the page needs would do no harm
 }
 FOUR = ("cl", "nscl", "scl", "ce", "cl_moved", "cl_other")
 ARMS = {  # of sweeps with other arms
-    "bridge": ("cl", "nscl", "share_0", "share_5", "noise_90", "groups_2"),
+    "bridge": ("cl", "nscl", "cl_moved", "cl_other", "share_0", "share_5", "noise_90", "groups_2"),
     "controls": (*FOUR, "nscl_init", "nscl_order", "nscl_views"),
     "directpred": ("byol", "byol_own"),
     "duality": ("nscl", *WITHOUT_LABELS),

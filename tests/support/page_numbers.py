@@ -25,6 +25,7 @@ FACTOR = {
     "cifar10_gpu": "encoder.name",
 }
 PATHS = {"share of known labels": "share", "noisy labels": "noise", "groups of classes": "groups"}
+BETWEEN = {"floor": "cl_moved", "nscl": "nscl", "ceiling": "cl_other"}
 WHOLE_PATHS = {"share_100", "noise_0", "groups_10"}  # where a path ends at NSCL itself
 SOURCES = {"everything": "nscl", "unshared init": "nscl_init", "unshared order": "nscl_order"}
 SOURCES["unshared views"] = "nscl_views"
@@ -105,8 +106,6 @@ class Values:
         if "pair" in row:
             return self.of_pair(row["pair"].split(", "))
         arm = row.get("arm", "nscl")
-        if "floor" in row:
-            return minus(*(self.by_seed(score, arm=each, **where) for each in ("nscl", "cl_moved")))
         if factor:
             cases = sorted({each[factor] for each in self.rows}, key=lambda case: (number(case) or 0, case))
             return minus(*(self.by_seed(score, arm=arm, **where, **{factor: case}) for case in (cases[-1], cases[0])))
@@ -163,11 +162,20 @@ def compared(values: Values, row: Row) -> Iterator[tuple[str, str, bool]]:
         yield "each seed", row["each seed"], rounds_each(row["each seed"], seeds)
         for column, known in intervals(row, seeds).items():
             yield column, row[column], known
-        where = {key: row[key] for key in values.keys if key in row and key not in ("arm", "score")}
-        for column, arm in (("floor", "cl_moved"), ("nscl", "nscl")):
-            if column in row:
-                mean = statistics.fmean(values.by_seed(row["score"], arm=arm, **where).values())
-                yield column, row[column], rounds(row[column], mean)
+    elif "nscl minus floor" in row:
+        where = {key: row[key] for key in values.keys if key in row and key != "score"}
+        arms = {name: values.by_seed(row["score"], arm=arm, **where) for name, arm in BETWEEN.items()}
+        for name, seeds in arms.items():
+            if seeds:
+                yield name, row[name], rounds(row[name], statistics.fmean(seeds.values()))
+        for name in [name for name in ("floor", "ceiling") if arms[name]]:
+            seeds = minus(arms["nscl"], arms[name])
+            text, effect = row[f"nscl minus {name}"], row[f"effect, {name}"]
+            difference, interval = text.rstrip(")").split(" (")
+            of_sd, its_interval = effect.rstrip(")").split(" (")
+            cells = {"95 % interval": interval, "difference / sd": of_sd, "its 95 % interval": its_interval}
+            yield f"nscl minus {name}", text, rounds(difference, statistics.fmean(seeds))
+            yield from ((f"{column}, {name}", cells[column], good) for column, good in intervals(cells, seeds).items())
     elif "seed" in row:
         for score in row.keys() - {"seed", "arm"}:
             yield score, row[score], rounds(row[score], values.by_seed(score, arm=row["arm"])[row["seed"]])
