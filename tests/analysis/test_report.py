@@ -420,13 +420,15 @@ def test_the_last_values_are_those_of_the_last_epoch(measured_run: Path) -> None
         table = last_values([replace(run, tables={f"{name}.csv": each for name, each in only.items()} or tables)])
         return next([each.value for each in row][1:] for row in table.rows if row[0].value == arm)
 
+    assert last_values([replace(run, tables=tables)]).caption == "Reference: cl."
+
     gap = whole_encoder(run.table("weight_gap.csv"), "mean").query("arm == 'scl' and epoch == 3")["gap"].item()
     scores = run.table("test_alignment.csv").query("arm == 'scl' and module == 'h' and epoch == 3").set_index("metric")
     nccc = own.query("arm == 'scl' and module == 'h' and epoch == 3")["value"].item()
-    expected = ["cl", *map(repr, (gap, *scores.loc[["cka", "rsa"], "value"], nccc)), "0.7"]
+    expected = [*map(repr, (gap, *scores.loc[["cka", "rsa"], "value"], nccc)), "0.7"]
     assert row() == expected
-    assert row(weight_gap=run.table("weight_gap.csv")) == [*expected[:2], "", "", "", ""]
-    assert row(quality=quality) == ["", "", "", "", expected[4], ""]
+    assert row(weight_gap=run.table("weight_gap.csv")) == [expected[0], "", "", "", ""]
+    assert row(quality=quality) == ["", "", "", "", expected[3], ""]  # the first is the reference
 
 
 def test_the_last_values_are_printed_and_then_the_path(

@@ -297,17 +297,17 @@ def test_the_last_values_of_seeds_are_mean_and_deviation_with_a_row_for_each_see
     """Forty-eight rows of three seeds had no mean."""
     runs = report_runs(*seeds)
     table, of_seeds = last_values(experiments(runs)), last_values_of_seeds(runs)
-    assert table.caption == "Mean ± standard deviation over seeds: n = 3."
+    assert table.caption == "Reference: cl. Mean ± standard deviation over seeds: n = 3."
     values = [cka("nscl", 1, seed) for seed in SEEDS]  # the last epoch that all have
     row = next(row for row in table.rows if row[0].value == "nscl")
     mean, spread = np.mean(values), np.std(values, ddof=1)
-    assert row[3].text == f"{mean:#.4g} ± {spread:.4f}" == "0.9580 ± 0.0400"
-    assert [*map(float, row[3].value.split(" ± "))] == pytest.approx([mean, spread], rel=1e-12)
-    assert (table.columns[0], row[3].number, of_seeds.folded) == ("arm", True, True)
-    found = {row[0].text: row[4].value for row in of_seeds.rows if row[1].value == "nscl"}
+    assert row[2].text == f"{mean:#.4g} ± {spread:.4f}" == "0.9580 ± 0.0400"
+    assert [*map(float, row[2].value.split(" ± "))] == pytest.approx([mean, spread], rel=1e-12)
+    assert (table.columns[0], row[2].number, of_seeds.folded) == ("arm", True, True)
+    found = {row[0].text: row[3].value for row in of_seeds.rows if row[1].value == "nscl"}
     assert found == {f"few_seed-{seed}": repr(cka("nscl", 2 + (seed == 2), seed)) for seed in SEEDS}
     assert last_values_of_seeds(runs[:1]).rows == []
-    assert last_values(runs[:1]).caption == ""
+    assert last_values(runs[:1]).caption == "Reference: cl."
 
 
 def test_the_caption_of_the_alignment_names_its_lines(seeds: list[Path], tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import compress
 
 import numpy as np
 import pandas as pd
@@ -39,10 +40,13 @@ def last_values_of_seeds(runs: Sequence[ReportRun]) -> Table:
 
 
 def _table(key: str, title: str, caption: str, rows: list[list[Cell]]) -> Table:
-    """A table of these rows; a single run needs no column of names."""
-    first = len({row[0].text for row in rows}) == 1
-    columns = ["run", "arm", "reference", *MEASURES]
-    return Table(key, title, caption, columns[first:], [row[first:] for row in rows])
+    """A table of these rows; a single run or reference is not repeated in every row, so narrow screens show values."""
+    runs, references = ({row[place].text for row in rows} - {""} for place in (0, 2))
+    shown = [len(runs) != 1, True, len(references) != 1, *(True for _ in MEASURES)]
+    if len(references) == 1:
+        caption = f"Reference: {references.pop()}. {caption}".rstrip()
+    columns = [*compress(["run", "arm", "reference", *MEASURES], shown)]
+    return Table(key, title, caption, columns, [[*compress(row, shown)] for row in rows])
 
 
 def _to_first(run: ReportRun, arm: str) -> list[list[Cell]]:
