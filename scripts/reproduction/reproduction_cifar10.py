@@ -105,9 +105,10 @@ def verdict(sweep: str, values: pd.DataFrame | None) -> str:
 
 def block(sweep: str, name: str, values: pd.DataFrame | None) -> str:
     """The body of a block: sentences, verdict, table or figure. Raises KeyError for an unknown name."""
-    factor = FACTORS.get(sweep, ("",))[0]
+    factor, word, _ = FACTORS.get(sweep, ("", "", ""))
     if name == "figure":
-        return NOT_MEASURED if values is None else f"![Distances from CL on CIFAR-10](reproduction/{sweep}.png)"
+        alternative = f"Distances from CL on CIFAR-10 {word}".rstrip()
+        return NOT_MEASURED if values is None else f"![{alternative}](reproduction/{sweep}.png)"
     if name == "sentences" and not factor:
         return NOT_MEASURED if values is None else _said(distances.sentences(values), {})
     if name == "growth" and not factor:
@@ -137,7 +138,7 @@ def draw(sweep: str, values: pd.DataFrame) -> Figure:
     factor, _, label = FACTORS[sweep]
     final = last(of(values, *NAMES))
     epochs = f"{final['epoch'].max():g} epochs"
-    title = f"NSCL against CL on CIFAR-10 (JPEG) after {epochs}; layer h, test images"
+    title = f"against CL on CIFAR-10 (JPEG) after {epochs}; layer h, test images"
     if not pd.api.types.is_numeric_dtype(final[factor]):
-        return points(of(final, "nscl"), factor, SCORES, title=title)
-    return against(final, factor, SCORES, title=title, log=(True, False), label=label)
+        return points(of(final, "nscl"), factor, SCORES, title=f"NSCL {title}")
+    return against(final, factor, SCORES, title=f"Measured {title}", log=(True, False), label=label)

@@ -23,7 +23,7 @@ SOURCES = {
 }
 EARLY = 2  # epochs, in claim 3
 GROWTH_EPOCHS = (1, 2, 5, 10, 20)
-ON_DIGITS = "NSCL against CL on digits after the last epoch; layer h, test images"
+ON_DIGITS = "Measured against CL on digits after the last epoch; layer h, test images"
 
 
 def closest(values: pd.DataFrame) -> Answer:
@@ -152,7 +152,7 @@ def draw_temperature(values: pd.DataFrame) -> Figure:
 def draw_classes(values: pd.DataFrame) -> Figure:
     """NSCL's distance from CL against the number of classes, early and late."""
     chosen = _early_and_late(values).assign(after=lambda rows: "epoch " + rows["epoch"].astype(str))
-    title, label = "NSCL against CL on fractals; layer h, test images", "number of classes"
+    title, label = "Measured against CL on fractals; layer h, test images", "number of classes"
     return against(chosen, CLASSES, SCORES, series="after", title=title, log=(True, False), label=label)
 
 

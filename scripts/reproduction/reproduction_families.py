@@ -68,8 +68,9 @@ def bridge(values: pd.DataFrame) -> Answer:
         f"with 5 % of the labels the weight gap is {100 * gap[5] / gap[100]:.0f} % of that with all; two"
         f" groups of classes have a CKA of {coarse[2].mean():.2f}, ten {coarse[10].mean():.2f}"
     )
-    if GAP in from_floor:
-        summary += f"; {GAP} differs from that of the floor beyond the interval for {from_floor[GAP][1]}"
+    if from_floor:
+        where = "; ".join(f"{score}: {from_floor[score][1]}" for score in ("CKA", GAP))
+        summary += f"; differing from the floor beyond the interval: {where}"
     tables = {
         "": wide(over_seeds(every, ["path", "labels"])),
         "Differences within a seed": pd.DataFrame(rows),
@@ -84,19 +85,25 @@ def _from_floor(every: pd.DataFrame, final: pd.DataFrame) -> dict[str, tuple[str
         arms = by_seed(final, score, "arm")
         if not {distances.FLOOR, distances.CEILING} <= {*arms}:
             continue
-        apart = dict[str, list[str]]()
-        for path, chosen in every.groupby("path", sort=False):
-            for labels, arm in sorted({*zip(chosen["labels"], chosen["arm"], strict=True)}):
-                if paired(list(arms[arm] - arms[distances.FLOOR])).direction():
-                    apart.setdefault(str(path), []).append(str(labels))
-        points = "; ".join(f"{path} (at {', '.join(at)})" for path, at in apart.items()) or "none"
         floor, ceiling = arms[distances.FLOOR], arms[distances.CEILING]
+        from_floor = _apart(every, arms, floor)
         sentence = (
             f"{score}: floor {floor.mean():.3f}, ceiling {ceiling.mean():.3f}, floor minus ceiling"
-            f" {paired(list(floor - ceiling)).text()}; differing from the floor beyond the interval: {points}"
+            f" {paired(list(floor - ceiling)).text()}; differing beyond the interval from the floor: {from_floor}; from"
+            f" the ceiling: {_apart(every, arms, ceiling)}"
         )
-        told[score] = sentence, points
+        told[score] = sentence, from_floor
     return told
+
+
+def _apart(every: pd.DataFrame, arms: pd.DataFrame, other: "pd.Series[float]") -> str:
+    """The points of the paths that differ from `other` beyond the interval, without CL itself."""
+    apart = dict[str, list[str]]()
+    for path, chosen in every[every["arm"] != "share_0"].groupby("path", sort=False):
+        for labels, arm in sorted({*zip(chosen["labels"], chosen["arm"], strict=True)}):
+            if paired(list(arms[arm] - other)).direction():
+                apart.setdefault(str(path), []).append(str(labels))
+    return ", ".join(f"{path} at {', '.join(at)}" for path, at in apart.items()) or "none"
 
 
 def draw_bridge(values: pd.DataFrame) -> Figure:

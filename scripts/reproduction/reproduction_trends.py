@@ -1,6 +1,6 @@
 """How the distances from CL change with a factor of a sweep: NSCL between the noise floor and the ceiling.
 
-A change of NSCL that the floor has too is one of the noise of the training, and not of the objective.
+What the floor's change does not explain of NSCL's is the difference of the two changes within a seed.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,10 +23,16 @@ def of(values: pd.DataFrame, *arms: str, names: Sequence[str] = SCORES) -> pd.Da
     return chosen[chosen["arm"].isin(arms)]
 
 
+def changes(values: pd.DataFrame, factor: str, score: str) -> "pd.Series[float]":
+    """The difference of a score between the ends of a factor, for each seed."""
+    table = by_seed(values, score, factor)
+    return table.iloc[:, -1] - table.iloc[:, 0]
+
+
 def change(values: pd.DataFrame, factor: str, score: str) -> tuple[Paired, str]:
     """The difference of a score between the ends of a factor, within a seed, and its description without the factor."""
     table = by_seed(values, score, factor)
-    difference = paired(list(table.iloc[:, -1] - table.iloc[:, 0]))
+    difference = paired(list(changes(values, factor, score)))
     steps = np.diff(table.to_numpy(), axis=1)
     up, down = ((sign * steps > 0).all(axis=1).sum() for sign in (1, -1))
     words = (
@@ -52,17 +58,23 @@ def trend(values: pd.DataFrame, factor: str, word: str, case: Sequence[str] = ()
     for label, part in _cases(chosen, case):
         where = ", ".join(f"{column} {cell}" for column, cell in label.items())
         where += ": " if where else ""
-        told = {arm: {score: change(of_arm, factor, score) for score in SCORES} for arm, of_arm in _whole(part, factor)}
+        whole = dict(_whole(part, factor))
+        told = {arm: {score: change(of_arm, factor, score) for score in SCORES} for arm, of_arm in whole.items()}
         rows += [
             {**label, "arm": arm, "score": score, **_ends(part, arm, factor, score)} for arm in told for score in SCORES
         ]
         if "nscl" in told:
             sentences += [f"{where}{s} {verb(d)} {word}: {words}" for s, (d, words) in told["nscl"].items()]
-            short.append(where + ", ".join(_with_others(told, score) for score in SCORES))
+            short.append(where + ", ".join(f"{score} {verb(told['nscl'][score][0])}" for score in SCORES))
         for arm in (FLOOR, CEILING):
             if arm in told:
-                changes = ", ".join(f"{score} {verb(d)}, {d.text()}" for score, (d, _) in told[arm].items())
-                sentences.append(f"{where}{NAMES[arm]}: {changes}")
+                each = ", ".join(f"{score} {verb(d)}, {d.text()}" for score, (d, _) in told[arm].items())
+                sentences.append(f"{where}{NAMES[arm]}: {each}")
+        for arm, minus in _minus_others(whole, factor).items():
+            each = ", ".join(f"{score} {d.text()}" for score, d in minus.items())
+            beyond = [f"{score} ({d.mean:+.3f})" for score, d in minus.items() if d.direction()]
+            sentences.append(f"{where}NSCL's change minus the {NAMES[arm]}'s: {each}")
+            short[-1] += f"; NSCL's change minus the {NAMES[arm]}'s is beyond the interval in {joined(beyond)}"
         apart += [{**label, **row} for row in _apart_rows(part, factor)]
         if places := _apart(part, factor):
             sentences.append(f"{where}differing beyond the interval: {_places(places)}")
@@ -93,15 +105,17 @@ def _whole(values: pd.DataFrame, factor: str) -> Iterator[tuple[str, pd.DataFram
 
 
 def _ends(values: pd.DataFrame, arm: str, factor: str, score: str) -> dict[str, str]:
-    table = by_seed(values[values["arm"] == arm], score, factor)
-    return difference_row(table.iloc[:, -1] - table.iloc[:, 0])
+    return difference_row(changes(values[values["arm"] == arm], factor, score))
 
 
-def _with_others(told: dict[str, dict[str, tuple[Paired, str]]], score: str) -> str:
-    """The word for NSCL's change, and which of floor and ceiling change in the same direction."""
-    own = told["nscl"][score][0]
-    too = [f"the {NAMES[arm]}" for arm in told if arm != "nscl" and told[arm][score][0].direction() == own.direction()]
-    return f"{score} {verb(own)}" + (f" ({' and '.join(too)} too)" if too and own.direction() else "")
+def _minus_others(whole: dict[str, pd.DataFrame], factor: str) -> dict[str, dict[str, Paired]]:
+    """NSCL's change of each score minus that of floor and ceiling, in the seeds that both arms have."""
+    minus: dict[str, dict[str, Paired]] = {}
+    for arm in (FLOOR, CEILING):
+        for score in SCORES if {"nscl", arm} <= {*whole} else ():
+            both = changes(whole["nscl"], factor, score) - changes(whole[arm], factor, score)
+            minus.setdefault(arm, {})[score] = paired(list(both.dropna()))
+    return minus
 
 
 def _points(values: pd.DataFrame, factor: str) -> Iterator[tuple[Any, str, pd.DataFrame]]:

@@ -61,12 +61,12 @@ def test_a_long_title_of_a_narrow_picture_is_not_cut() -> None:
 
 def test_a_point_at_the_limit_of_an_axis_is_drawn_whole() -> None:
     """An accuracy of 1 lies on the edge of its panel."""
-    for figure in (
-        figures.against(few(), "temperature", ["linear probe"], title="t"),
-        figures.points(few(), "temperature", ["linear probe"], title="t"),
+    for lowest, figure in (
+        (0.9, figures.against(few(), "temperature", ["linear probe"], title="t")),  # small differences are seen
+        (0.0, figures.points(few(), "temperature", ["linear probe"], title="t")),
     ):
         (axes,) = figure.axes
-        assert axes.get_ylim() == (0.0, 1.0)
+        assert axes.get_ylim() == (lowest, 1.0)
         marked = [line for line in axes.lines if line.get_marker() != "None"]
         assert marked
         assert not any(line.get_clip_on() for line in marked)

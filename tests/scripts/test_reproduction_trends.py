@@ -23,18 +23,28 @@ def told(**changes: float) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["temperature", "seed", "epoch", "reference", "arm", "score", "value"])
 
 
-def test_a_change_that_floor_or_ceiling_have_too_is_said() -> None:
-    """In the same direction only, and nothing is said of a change within the interval."""
+def test_a_change_is_compared_with_those_of_floor_and_ceiling() -> None:
+    """Within a seed. A change that the floor has too, or an equal change, is none beyond it."""
 
     def short(**changes: float) -> str:
         return trends.trend(told(**changes), "temperature", "then").summary.split("; differing")[0]
 
-    every = ", ".join(f"{score} rises (the floor too)" for score in trends.SCORES)
-    assert short(**CHANGES) == f"then: {every}"
-    assert "CKA rises (the floor and the ceiling too)" in short(nscl=0.2, cl_moved=0.1, cl_other=0.1)
-    assert "CKA falls (the ceiling too)" in short(nscl=-0.2, cl_moved=0.1, cl_other=-0.1)
-    assert short(nscl=0.2) == f"then: {', '.join(f'{score} rises' for score in trends.SCORES)}"
-    assert "CKA does not change beyond the interval, " in short(nscl=-0.001, cl_moved=-0.001)
+    every = ", ".join(f"{score} rises" for score in trends.SCORES)
+    beyond = "NSCL's change minus the"
+    assert short(nscl=0.2) == f"then: {every}"
+    assert short(**CHANGES) == (
+        f"then: {every}; {beyond} floor's is beyond the interval in CKA (+0.100), RSA (+0.100) and weight gap (+0.100);"
+        f" {beyond} ceiling's is beyond the interval in CKA (+0.300), RSA (+0.300) and weight gap (+0.300)"
+    )
+    assert short(nscl=0.2, cl_moved=0.2) == f"then: {every}; {beyond} floor's is beyond the interval in no score"
+    assert short(nscl=-0.001).startswith("then: CKA does not change beyond the interval, ")
+    values = told(**CHANGES)
+    last, first = (values[values["temperature"] == point].set_index(["arm", "score", "seed"]) for point in POINTS[::-1])
+    change = (last["value"] - first["value"])[:, "CKA"]
+    (sentence,) = (
+        s for s in trends.trend(values, "temperature", "then").sentences if s.startswith(f"{beyond} floor's")
+    )
+    assert sentence.startswith(f"{beyond} floor's: CKA {paired(list(change['nscl'] - change['cl_moved'])).text()}, RSA")
 
 
 def test_each_point_has_the_differences_from_floor_and_ceiling() -> None:
@@ -80,7 +90,7 @@ def test_one_point_is_no_trend() -> None:
     values = told(**CHANGES).query("arm != 'cl_moved' or temperature == 0.1")
     answer = trends.trend(values, "temperature", "then")
     assert not any(sentence.startswith("floor:") for sentence in answer.sentences)
-    assert "(the floor" not in answer.summary
+    assert "minus the floor's" not in answer.summary
     assert "NSCL from the floor 1/1/1, NSCL from the ceiling 2/2/2" in answer.summary
     assert list(answer.tables[trends.APART]["nscl minus floor"].eq("")) == [False] * 3 + [True] * 3
 
@@ -102,9 +112,10 @@ def test_the_labels_at_which_nscl_differs_from_the_floor_are_named() -> None:
     """Against the differences within a seed."""
     values = bridge(moved=0.4)
     answer = families.bridge(values)
-    named = "share of known labels (%) (at 0, 100); noisy labels (%) (at 0, 90); groups of classes (at 2, 10)"
-    assert answer.summary.endswith(f"weight gap differs from that of the floor beyond the interval for {named}")
-    ends = f"differing from the floor beyond the interval: {named}"
+    named = "share of known labels (%) at 100, noisy labels (%) at 0, 90, groups of classes at 2, 10"  # share 0 is CL
+    assert answer.summary.endswith(f"; differing from the floor beyond the interval: CKA: {named}; weight gap: {named}")
+    everything = named.replace("at 100", "at 5, 100")
+    ends = f"differing beyond the interval from the floor: {named}; from the ceiling: {everything}"
     assert [sentence.endswith(ends) for sentence in answer.sentences].count(True) == 3
     arms = values[values["score"] == "CKA"].pivot(index="seed", columns="arm", values="value")
     width = paired(list(arms["cl_moved"] - arms["cl_other"])).text()
@@ -113,7 +124,7 @@ def test_the_labels_at_which_nscl_differs_from_the_floor_are_named() -> None:
         sentence.startswith(f"CKA: floor {floor:.3f}, ceiling {ceiling:.3f}, floor minus ceiling {width}")
         for sentence in answer.sentences
     )
-    assert families.bridge(bridge(moved=0.0)).summary.endswith("for none")
+    assert families.bridge(bridge(moved=0.0)).summary.endswith("beyond the interval: CKA: none; weight gap: none")
     without = families.bridge(values.query("arm != 'cl_moved'"))
     assert "floor" not in " ".join([without.summary, *without.sentences])
 
