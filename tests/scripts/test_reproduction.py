@@ -9,6 +9,7 @@ import pytest
 import reproduce
 import reproduction_page as page
 import reproduction_values
+import yaml
 from support.reproduction_values import score, values_of
 
 TEXT = reproduce.PAGE.read_text(encoding="utf-8")
@@ -150,3 +151,11 @@ def test_results_of_a_finished_sweep_are_kept_if_the_next_is_interrupted(
     assert begun == [*reproduce.SWEEPS[:2]]
     assert written == [reproduce.SWEEPS[0], "page"]
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("name", [name for name in reproduce.SWEEPS if name != "cifar10_gpu"])
+def test_the_number_of_threads_does_not_depend_on_the_machine(name: str) -> None:
+    """With two threads instead of one, the seeds of the demo had other numbers."""
+    config = yaml.safe_load((reproduce.CONFIGS / f"{name}.yaml").read_text())
+    base = yaml.safe_load((reproduce.CONFIGS / config["base"]).read_text())
+    assert config.get("overrides", {}).get("num_threads", base.get("num_threads")) == 1
