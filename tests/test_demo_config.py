@@ -45,7 +45,7 @@ def test_the_readme_has_the_floor_beside_each_table() -> None:
 
 
 def test_the_demo_and_its_measured_runs_have_the_same_settings() -> None:
-    """The tables of the section are of the sweep classifiers, which adds a floor, a ceiling and the number of threads."""
+    """Its tables are of the sweep classifiers, which adds a floor, a ceiling and the number of threads."""
     sweep = Path(tiny.REPOSITORY / "configs/reproduction/classifiers.yaml").read_text(encoding="utf-8")
     assert "base: ../demo.yaml\n" in sweep
     overrides = re.findall(r"^  ([\w.]+): ", sweep.split("overrides:\n")[1], flags=re.MULTILINE)
