@@ -3,23 +3,34 @@
 import re
 from pathlib import Path
 
+import pytest
 from support import tiny
-from support.page_numbers import SIMILARITIES, Values, rounds_mean, tables
+from support.page_numbers import SIMILARITIES, Values, rounds, rounds_mean, tables
 
 ARMS = ("nscl", "scl", "ce")
 SCORES = {"CKA": "CKA", "RSA": "RSA", "weight gap, mean over layers": "weight gap"}
 SCORES["weight gap, all weights as one vector"] = "global weight gap"
 VALUES = Values(tiny.REPOSITORY / "docs/reproduction/classifiers.csv", "demo")  # changed settings: measure it again
 
+TWO_THREADS = Values(tiny.REPOSITORY / "docs/reproduction/classifiers_two_threads.csv", "demo")
 CIFAR10 = Values(tiny.REPOSITORY / "docs/reproduction/cifar10.csv", "cifar10")
 
 
-def test_nscl_is_closest_to_cl_for_every_measured_seed() -> None:
+@pytest.mark.parametrize("values", [VALUES, TWO_THREADS], ids=["one thread", "two threads"])
+def test_nscl_is_closest_to_cl_for_every_measured_seed(values: Values) -> None:
     for score in SCORES.values():
-        nscl, *others = (VALUES.by_seed(score, arm=arm) for arm in ARMS)
+        nscl, *others = (values.by_seed(score, arm=arm) for arm in ARMS)
         assert nscl.keys() == {"0", "1", "2"}
         sign = 1 if score in SIMILARITIES else -1
         assert all(sign * (nscl[seed] - other[seed]) > 0 for other in others for seed in nscl)
+
+
+def test_the_page_has_the_numbers_of_two_threads() -> None:
+    """No block of the page has them."""
+    text = " ".join((tiny.REPOSITORY / "docs/reproduction.md").read_text(encoding="utf-8").split())
+    (found,) = re.findall(r"gave a CKA of (\S+), (\S+) and (\S+) for NSCL \(above: (\S+), (\S+) and (\S+)\)", text)
+    seeds = [each for values in (TWO_THREADS, VALUES) for each in values.by_seed("CKA", arm="nscl").values()]
+    assert all(rounds(number, seed) for number, seed in zip(found, seeds, strict=True))
 
 
 def test_the_readme_has_the_numbers_of_the_seeds() -> None:

@@ -14,7 +14,7 @@ from reproduction_values import ALIGNED
 from coupled.analysis.plots.drawing import plain
 from coupled.analysis.selections.styles import COLOURS, MARKERS
 
-POINTS = {BESIDE[FLOOR]: ".", BESIDE[CEILING]: "x"}
+BESIDE_MARKERS = {BESIDE[FLOOR]: ".", BESIDE[CEILING]: "x"}
 AT_MOST_1 = (*SIMILARITIES, "nearest centre", "linear probe", "20 neighbours", ALIGNED)
 
 
@@ -45,18 +45,19 @@ def against(
         if line in set(lines)
     }
     of_level = {} if levels is None else {arm: _means(levels, arm) for arm in BESIDE if (levels["arm"] == arm).any()}
+    whole = values if levels is None else pd.concat([values, levels[levels["arm"].isin(of_level)]])
     for axes, score in zip(figure.subplots(1, len(scores), squeeze=False)[0], scores, strict=True):
         for (place, line), style in styles.items():
             here = (values["score"] == score) & (lines == line)
             chosen = values[here & (values[series] == names[place])] if series else values[here]
-            marker = POINTS.get(line, list(MARKERS)[place])
+            marker = BESIDE_MARKERS.get(line, list(MARKERS)[place])
             drawn = {**style, "clip_on": False}
             axes.plot(chosen[factor], chosen["value"], **{**drawn, "ls": ""}, marker=marker, ms=4, alpha=0.6)
             mean = chosen.groupby(factor)["value"].mean()
             axes.plot(mean.index, mean, lw=2 if line == "-" else 1.2, **drawn)
         for arm, level in of_level.items():
             axes.axhline(level[score], lw=1.2, color=GREY, ls=BESIDE[arm])
-        _bounds(axes, values[values["score"] == score]["value"], score, log[1], whole=False)
+        _bounds(axes, whole[whole["score"] == score]["value"], score, log[1], from_zero=False)
         plain(axes)
         if log[0]:
             axes.set_xscale("log")
@@ -65,16 +66,16 @@ def against(
             axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel(label or factor)
         axes.set_title(score, fontsize="medium")
-    beside = [arm for arm, line in BESIDE.items() if line in set(lines) or arm in of_level]
-    own = [f"NSCL, {name}" if set(lines) & {*POINTS} else name for name in names] if series else ["NSCL"] * bool(beside)
+    beside = {arm: line for arm, line in BESIDE.items() if line in set(lines) or arm in of_level}
+    of_nscl = "NSCL, " if set(lines) & {*BESIDE_MARKERS} else ""
+    own = [f"{of_nscl}{name}" for name in names] if series else ["NSCL"] * bool(beside)
     handles = [
         Line2D([], [], lw=2, color=color, marker=marker, ms=4, label=str(name))
         for name, color, marker in zip(own, COLOURS, MARKERS, strict=False)
     ]
     handles += [
-        Line2D([], [], color=GREY, ls=line, marker="" if of_level else POINTS[line], ms=4, label=LABELS[arm])
-        for arm, line in BESIDE.items()
-        if arm in beside
+        Line2D([], [], color=GREY, ls=line, marker="" if of_level else BESIDE_MARKERS[line], ms=4, label=LABELS[arm])
+        for arm, line in beside.items()
     ]
     if handles:
         figure.legend(handles=handles, loc="outside lower center", ncols=5, frameon=False, fontsize="small")
@@ -111,17 +112,17 @@ def points(values: pd.DataFrame, case: str, scores: Sequence[str], *, title: str
     return figure
 
 
-def _bounds(axes: Any, drawn: "pd.Series[float]", score: str, log: bool, whole: bool = True) -> None:
+def _bounds(axes: Any, drawn: "pd.Series[float]", score: str, log: bool, from_zero: bool = True) -> None:
     """Limits without impossible values: no similarity or accuracy above 1, no distance or error below 0.
 
-    If not `whole`, the axis of a similarity starts below its smallest value, so that small differences are seen.
+    If not `from_zero`, the axis of a similarity starts below its smallest value, so that small differences are seen.
     """
     if log:
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator())
         axes.yaxis.set_minor_formatter(NullFormatter())
     elif score.startswith(AT_MOST_1):
-        axes.set_ylim(min(0.0, drawn.min()) if whole else floor(10 * drawn.min()) / 10, 1.0)
+        axes.set_ylim(min(0.0, drawn.min()) if from_zero else floor(10 * drawn.min()) / 10, 1.0)
     elif drawn.min() >= 0:
         axes.set_ylim(0.0, None)
 

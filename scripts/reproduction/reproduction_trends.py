@@ -54,18 +54,21 @@ def trend(values: pd.DataFrame, factor: str, word: str, case: Sequence[str] = ()
     points has no trend.
     """
     chosen = of(values, *NAMES)
-    sentences, short, rows, apart = [], [], [], []
+    sentences, verdicts, rows, apart = [], [], [], []
     for label, part in _cases(chosen, case):
         where = ", ".join(f"{column} {cell}" for column, cell in label.items())
         where += ": " if where else ""
         whole = dict(_whole(part, factor))
         told = {arm: {score: change(of_arm, factor, score) for score in SCORES} for arm, of_arm in whole.items()}
         rows += [
-            {**label, "arm": arm, "score": score, **_ends(part, arm, factor, score)} for arm in told for score in SCORES
+            {**label, "arm": arm, "score": score, **difference_row(changes(of_arm, factor, score))}
+            for arm, of_arm in whole.items()
+            for score in SCORES
         ]
+        parts = []
         if "nscl" in told:
             sentences += [f"{where}{s} {verb(d)} {word}: {words}" for s, (d, words) in told["nscl"].items()]
-            short.append(where + ", ".join(f"{score} {verb(told['nscl'][score][0])}" for score in SCORES))
+            parts.append(", ".join(f"{score} {verb(d)}" for score, (d, _) in told["nscl"].items()))
         for arm in (FLOOR, CEILING):
             if arm in told:
                 each = ", ".join(f"{score} {verb(d)}, {d.text()}" for score, (d, _) in told[arm].items())
@@ -74,18 +77,19 @@ def trend(values: pd.DataFrame, factor: str, word: str, case: Sequence[str] = ()
             each = ", ".join(f"{score} {d.text()}" for score, d in minus.items())
             beyond = [f"{score} ({d.mean:+.3f})" for score, d in minus.items() if d.direction()]
             sentences.append(f"{where}NSCL's change minus the {NAMES[arm]}'s: {each}")
-            short[-1] += f"; NSCL's change minus the {NAMES[arm]}'s is beyond the interval in {joined(beyond)}"
+            parts.append(f"NSCL's change minus the {NAMES[arm]}'s is beyond the interval in {joined(beyond)}")
         apart += [{**label, **row} for row in _apart_rows(part, factor)]
         if places := _apart(part, factor):
             sentences.append(f"{where}differing beyond the interval: {_places(places)}")
-            short[-1:] = [f"{each}; {_counts(places, part[factor].nunique())}" for each in short[-1:]]
+            parts.append(_counts(places, part[factor].nunique()))
+        verdicts += [where + "; ".join(parts)] if "nscl" in told else []
     tables = {
         "": wide(over_seeds(_sorted(chosen), ["arm", *case, factor])),
         "Differences within a seed between the last and the first value": pd.DataFrame(rows),
     }
     if apart:
         tables[APART] = pd.DataFrame(apart).fillna("")
-    return Answer(f"{word}: {'; '.join(short)}", sentences, tables)
+    return Answer(f"{word}: {'; '.join(verdicts)}", sentences, tables)
 
 
 def _cases(values: pd.DataFrame, case: Sequence[str]) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
@@ -102,10 +106,6 @@ def _whole(values: pd.DataFrame, factor: str) -> Iterator[tuple[str, pd.DataFram
         of_arm = values[values["arm"] == arm]
         if len(of_arm) and of_arm[factor].nunique() == values[factor].nunique():
             yield arm, of_arm
-
-
-def _ends(values: pd.DataFrame, arm: str, factor: str, score: str) -> dict[str, str]:
-    return difference_row(changes(values[values["arm"] == arm], factor, score))
 
 
 def _minus_others(whole: dict[str, pd.DataFrame], factor: str) -> dict[str, dict[str, Paired]]:

@@ -153,7 +153,7 @@ def test_results_of_a_finished_sweep_are_kept_if_the_next_is_interrupted(
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize("name", [name for name in reproduce.SWEEPS if name != "cifar10_gpu"])
+@pytest.mark.parametrize("name", sorted({*reproduce.SWEEPS, *reproduce.LONG} - {"cifar10_gpu"}))
 def test_the_number_of_threads_does_not_depend_on_the_machine(name: str) -> None:
     """With two threads instead of one, the seeds of the demo had other numbers."""
     config = yaml.safe_load((reproduce.CONFIGS / f"{name}.yaml").read_text())

@@ -74,7 +74,8 @@ def test_every_number_of_the_page_has_the_digits_of_its_values() -> None:
     """A table of an earlier measurement, or a mean over the wrong rows, would be published."""
     found, counts = wrong(TEXT, reproduce.RESULTS, SWEEPS)
     assert found == []
-    measured = {path.stem for path in reproduce.RESULTS.glob("*.csv")} - {"costs", cifar10.FLOOR_SWEEP}
+    without = {"costs", "classifiers_two_threads", cifar10.FLOOR_SWEEP}  # no table of the page is of them
+    measured = {path.stem for path in reproduce.RESULTS.glob("*.csv")} - without
     assert {SWEEPS.get(name.partition(" ")[2], name.split()[0]) for name in counts} - {"demo"} == measured
     assert all(counts[f"claim {number}"] >= 10 for number, sweep in SWEEPS.items() if sweep in measured)
 

@@ -24,7 +24,7 @@ def told(**changes: float) -> pd.DataFrame:
 
 
 def test_a_change_is_compared_with_those_of_floor_and_ceiling() -> None:
-    """Within a seed. A change that the floor has too, or an equal change, is none beyond it."""
+    """Within a seed. A change that the floor has too is not beyond it."""
 
     def short(**changes: float) -> str:
         return trends.trend(told(**changes), "temperature", "then").summary.split("; differing")[0]
@@ -83,6 +83,12 @@ def test_equal_arms_do_not_differ() -> None:
     alone = trends.trend(told(nscl=0.2), "temperature", "then")
     assert "differing" not in " ".join([alone.summary, *alone.sentences])
     assert trends.APART not in alone.tables
+
+
+def test_a_case_without_nscl_adds_nothing_to_the_verdict_of_another() -> None:
+    values = pd.concat([told(**CHANGES).assign(rule="a"), told(cl_moved=0.1, cl_other=0.2).assign(rule="b")])
+    alone = trends.trend(values[values["rule"] == "a"], "temperature", "then", ["rule"])
+    assert trends.trend(values, "temperature", "then", ["rule"]).summary == alone.summary
 
 
 def test_one_point_is_no_trend() -> None:
